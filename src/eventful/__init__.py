@@ -1,0 +1,45 @@
+"""Run vision transformers on video by recomputing only what changed.
+
+    eventful.convert(model, policy=eventful.TopFraction(0.25))
+    stream = eventful.Stream(model)
+    for frame in eventful.video.read("street.mp4", size=518):
+        features = stream(frame)
+
+Submodules that need an optional library, such as `eventful.video`, load when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from eventful.blocks import Options
+from eventful.convert import convert, restore
+from eventful.cuts import SceneCuts
+from eventful.policies import KeepAll, Policy, Threshold, TopFraction, TopR
+from eventful.stats import Stats
+from eventful.stream import Stream
+
+if TYPE_CHECKING:
+    from eventful import models as models
+    from eventful import video as video
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KeepAll",
+    "Options",
+    "Policy",
+    "SceneCuts",
+    "Stats",
+    "Stream",
+    "Threshold",
+    "TopFraction",
+    "TopR",
+    "convert",
+    "restore",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("models", "video"):
+        return import_module(f"eventful.{name}")
+    raise AttributeError(f"module 'eventful' has no attribute {name!r}")

@@ -1,0 +1,31 @@
+"""Adapters: how each model family's block maps onto `EventfulBlock`, one file a family.
+
+An adapter is found by the exact type of the block, so that a subclass that computes something
+else is never mistaken for it. Its module is imported only when such a block turns up.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from torch import nn
+
+from eventful.blocks import EventfulBlock
+
+ADAPTERS = {
+    "timm.models.vision_transformer.Block": "eventful.backbones.timm_vit:TimmBlock",
+    "timm.models.eva.EvaBlock": "eventful.backbones.timm_eva:TimmEvaBlock",
+}
+
+
+def adapter_for(module: nn.Module) -> type[EventfulBlock] | None:
+    """Return the adapter of a block's exact type, or None."""
+    kind = type(module)
+    location = ADAPTERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    if location is None:
+        return None
+    path, name = location.split(":")
+    return getattr(import_module(path), name)
+
+
+__all__ = ["ADAPTERS", "adapter_for"]

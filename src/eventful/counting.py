@@ -1,0 +1,284 @@
+"""Operation counts by the paper's rules, from outside the blocks.
+
+One operation is one multiply-accumulate. Counted are linear layers with their bias additions,
+matrix products, position encodings, skip connections, the gates' subtractions and the additions
+that bring attention outputs up to date. Not counted are patch embedding and other convolutions,
+norms, softmax, activations, LayerScale, rotary embeddings and resampling.
+
+Inside eventful blocks the count is a pure function of sizes and of what each gate let through
+(`frame_operations`). Everything else of a model is measured once a size by `Observer`, which
+watches the operators that run; the tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from eventful.attention import AttentionName
+from eventful.blocks import STAGES, EventfulBlock, Stage
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Multiply-accumulates of a frame, or of several, by kind of product.
+
+    Attributes:
+        qkv: Query, key and value projections.
+        query_key: Products q k^T.
+        attention_value: Products A v.
+        projection: Output projections.
+        mlp: MLPs.
+        gates: Subtractions u - c of the gates.
+        additions: Skip connections and accumulations.
+        other: What runs outside eventful blocks.
+
+    Example:
+        >>> (Operations(qkv=2, mlp=3) + Operations(mlp=1)).total
+        6
+    """
+
+    qkv: int = 0
+    query_key: int = 0
+    attention_value: int = 0
+    projection: int = 0
+    mlp: int = 0
+    gates: int = 0
+    additions: int = 0
+    other: int = 0
+
+    @property
+    def total(self) -> int:
+        """All kinds together."""
+        return sum(self.as_dict().values())
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __add__(self, other: Operations) -> Operations:
+        mine, theirs = self.as_dict(), other.as_dict()
+        return Operations(**{kind: mine[kind] + theirs[kind] for kind in mine})
+
+
+class BlockSize(NamedTuple):
+    """What of a block the count depends on.
+
+    Attributes:
+        dim: D, the size of a token.
+        heads: H.
+        width: H d, the size of a token inside attention.
+        per_token: Operations of the linear layers behind each gate, for one token.
+    """
+
+    dim: int
+    heads: int
+    width: int
+    per_token: Mapping[Stage, int]
+
+    @classmethod
+    def of(cls, block: EventfulBlock) -> BlockSize:
+        """Read the sizes off a block."""
+        layers = block.linears()
+        per_token = {
+            stage: sum(n_in * n_out + n_out * bias for n_in, n_out, bias in layers[stage])
+            for stage in STAGES
+        }
+        dim = layers["proj"][-1].outputs
+        return cls(dim, block.heads, block.heads * block.head_dim, per_token)
+
+
+def dense_operations(size: BlockSize, tokens: int) -> Operations:
+    """Count one row of a dense block: linear layers, both products, two skip connections."""
+    product = tokens * tokens * size.width
+    return Operations(
+        qkv=tokens * size.per_token["qkv"],
+        query_key=product,
+        attention_value=product,
+        projection=tokens * size.per_token["proj"],
+        mlp=tokens * size.per_token["mlp"],
+        additions=2 * tokens * size.dim,
+    )
+
+
+def block_operations(
+    size: BlockSize,
+    attention: AttentionName,
+    tokens: int,
+    updated: Mapping[Stage, int],
+    corrected: int = 0,
+    recomputed: int = 0,
+) -> Operations:
+    """Count one batch row of an eventful block on a frame that is not its first.
+
+    Args:
+        size: The block's sizes.
+        attention: The attention form.
+        tokens: N.
+        updated: Tokens let through by each gate.
+        corrected: Incremental attention: query rows whose keys were replaced.
+        recomputed: Incremental attention: query rows computed against all keys.
+    """
+    active, width = updated["qkv"], size.width
+    full = tokens * tokens * width
+    partial = 2 * active * tokens * width
+    gates = tokens * (2 * size.dim + width)
+    additions = 2 * tokens * size.dim
+    match attention:
+        case "dense":
+            query_key, attention_value = full, full
+        case "query_key":
+            query_key, attention_value = partial, full
+        case "cached":
+            query_key, attention_value = partial, partial
+            gates += tokens * width + size.heads * tokens * tokens
+            additions += (active + 2 * tokens) * width
+        case "incremental":
+            query_key = (recomputed * tokens + 2 * corrected * active) * width
+            attention_value = query_key
+            additions += 2 * corrected * width
+    return Operations(
+        qkv=active * size.per_token["qkv"],
+        query_key=query_key,
+        attention_value=attention_value,
+        projection=updated["proj"] * size.per_token["proj"],
+        mlp=updated["mlp"] * size.per_token["mlp"],
+        gates=gates,
+        additions=additions,
+    )
+
+
+def frame_operations(block: EventfulBlock, flushed: list[int]) -> Operations:
+    """Count what a block of a stream did on the last frame, over all rows of the batch.
+
+    Args:
+        block: A stream's block, behind its frame.
+        flushed: The batch rows that were computed anew; they count as dense.
+    """
+    assert block.binding is not None and block.binding.state.attention is not None
+    state, size = block.binding.state, BlockSize.of(block)
+    work = state.attention
+    total = Operations()
+    for row in range(len(state.gates["qkv"].index.counts)):
+        tokens = state.gates["qkv"].index.tokens
+        if row in flushed:
+            total += dense_operations(size, tokens)
+            continue
+        updated = {stage: state.gates[stage].index.counts[row] for stage in STAGES}
+        exact = block.options.attention == "incremental"
+        rows = (work.corrected[row], work.recomputed[row]) if exact else (0, 0)
+        total += block_operations(size, block.options.attention, tokens, updated, *rows)
+    return total
+
+
+class Observer(TorchDispatchMode):
+    """Counts the operators that run while it is active, by the rules of this module.
+
+    Attributes:
+        linear: Linear layers, biases included.
+        matmul: Other matrix products.
+        attention: Products inside fused attention.
+        additions: Elementwise additions and subtractions of floating-point tensors.
+
+    Example:
+        >>> with Observer() as observer:
+        ...     _ = torch.nn.functional.linear(torch.ones(5, 3), torch.ones(7, 3), torch.ones(7))
+        >>> observer.total
+        140
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = self.matmul = self.attention = self.additions = 0
+        self._paused = False
+
+    @property
+    def total(self) -> int:
+        """All kinds together."""
+        return self.linear + self.matmul + self.attention + self.additions
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let operators run uncounted."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Run one operator and count it; composite ones are taken apart first."""
+        kwargs = kwargs or {}
+        if self._paused:
+            return func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        if name not in _COUNTED:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        self._count(name, args, result)
+        return result
+
+    def _count(self, name: str, args: tuple, result: Any) -> None:
+        match name:
+            case "linear":
+                self.linear += result.numel() * args[0].shape[-1]
+                self.linear += result.numel() if len(args) > 2 and args[2] is not None else 0
+            case "addmm":
+                self.linear += result.numel() * (args[1].shape[-1] + 1)
+            case "mm" | "bmm":
+                self.matmul += result.numel() * args[0].shape[-1]
+            case "baddbmm":
+                self.matmul += result.numel() * (args[1].shape[-1] + 1)
+            case "add" | "sub" | "add_" | "sub_":
+                tensors = isinstance(args[1], Tensor) and args[1].ndim > 0
+                self.additions += result.numel() if tensors and result.is_floating_point() else 0
+            case _ if name in _FUSED_ATTENTION:
+                q, k = args[0], args[1]
+                self.attention += 2 * q.numel() * k.shape[-2]
+
+
+_FUSED_ATTENTION = {
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+}
+_COUNTED = _FUSED_ATTENTION | {"linear", "addmm", "mm", "bmm", "baddbmm"}
+_COUNTED |= {"add", "sub", "add_", "sub_"}
+
+
+@contextmanager
+def outside(blocks: list[EventfulBlock]) -> Iterator[Observer]:
+    """Observe what runs on this thread outside the given blocks.
+
+    The blocks are a stream's own copies; their `forward` is wrapped meanwhile.
+    """
+    observer = Observer()
+
+    def unobserved(forward: Any) -> Any:
+        def wrapper(*args: Any, **kwargs: Any) -> Tensor:
+            with observer.paused():
+                return forward(*args, **kwargs)
+
+        return wrapper
+
+    for block in blocks:
+        block.forward = unobserved(block.forward)
+    try:
+        with observer:
+            yield observer
+    finally:
+        for block in blocks:
+            del block.forward

@@ -1,0 +1,98 @@
+"""The set of tokens that a gate lets through, for a batch of frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Index:
+    """Which tokens of each batch row are updated on this frame.
+
+    Rows may hold different numbers of tokens, from none to all, so the set is kept flat:
+    `flat` lists `row * tokens + token`, ascending, and `counts` says how many belong to each row.
+
+    Args:
+        flat: (total,) int64 positions in the flattened (batch * tokens) axis, ascending.
+        counts: Tokens selected in each row; they sum to `total`.
+        tokens: N, the number of tokens in a row.
+
+    Example:
+        >>> index = Index.from_mask(torch.tensor([[True, False, True], [False, False, False]]))
+        >>> index.counts, index.flat.tolist()
+        ((2, 0), [0, 2])
+        >>> index.gather(torch.arange(6.0).view(2, 3, 1)).flatten().tolist()
+        [0.0, 2.0]
+    """
+
+    flat: Tensor
+    counts: tuple[int, ...]
+    tokens: int
+
+    @classmethod
+    def from_mask(cls, mask: Tensor) -> Index:
+        """Build the set from a boolean mask (batch, tokens)."""
+        flat = mask.flatten().nonzero().squeeze(1)
+        return cls(flat, tuple(mask.sum(dim=1).tolist()), mask.shape[1])
+
+    @classmethod
+    def from_positions(cls, positions: Tensor, tokens: int) -> Index:
+        """Build the set from token positions (batch, active), as many in every row."""
+        batch, active = positions.shape
+        start = torch.arange(batch, device=positions.device)[:, None] * tokens
+        return cls((positions.sort(dim=1).values + start).flatten(), (active,) * batch, tokens)
+
+    @classmethod
+    def everything(cls, batch: int, tokens: int, device: torch.device | None = None) -> Index:
+        """Build the set of all tokens, as on the first frame."""
+        return cls(torch.arange(batch * tokens, device=device), (tokens,) * batch, tokens)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether every token of every row is in the set."""
+        return all(count == self.tokens for count in self.counts)
+
+    @property
+    def positions(self) -> Tensor:
+        """(total,) the token's position within its own row."""
+        return self.flat % self.tokens
+
+    def rows(self) -> list[Tensor]:
+        """Positions of the selected tokens, one (count,) tensor for each batch row."""
+        return list(self.positions.split(self.counts))
+
+    def mask(self) -> Tensor:
+        """The set as a boolean mask (batch, tokens)."""
+        mask = torch.zeros(len(self.counts) * self.tokens, dtype=torch.bool, device=self.flat.device)
+        mask[self.flat] = True
+        return mask.view(-1, self.tokens)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Pick the selected tokens: (batch, tokens, dim) -> (total, dim)."""
+        rows = x.flatten(0, 1)
+        return rows if self.is_everything else rows.index_select(0, self.flat)
+
+    def scatter_(self, x: Tensor, values: Tensor) -> None:
+        """Write `values` (total, dim) over the selected tokens of `x` (batch, tokens, dim)."""
+        if self.is_everything:
+            x.copy_(values.view_as(x))
+        else:
+            x.view(-1, x.shape[-1]).index_copy_(0, self.flat, values)
+
+    def after_prefix(self, prefix: int) -> Index:
+        """Move a set over patch tokens behind `prefix` tokens that are always selected."""
+        if prefix == 0:
+            return self
+        mask = self.mask()
+        return Index.from_mask(torch.cat([mask.new_ones(len(mask), prefix), mask], dim=1))
+
+    def with_rows(self, rows: list[int]) -> Index:
+        """Add every token of the given batch rows."""
+        if not rows:
+            return self
+        mask = self.mask()
+        mask[rows] = True
+        return Index.from_mask(mask)

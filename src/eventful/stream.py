@@ -1,0 +1,419 @@
+"""A stream: one video (or a batch of them) running through a converted model."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from eventful import snapshots
+from eventful.blocks import STAGES, Binding, BlockState, EventfulBlock, Frame
+from eventful.convert import eventful_blocks
+from eventful.counting import BlockSize, Operations, dense_operations, frame_operations, outside
+from eventful.cuts import SceneCuts, change
+from eventful.policies import Policy, for_gates
+from eventful.stats import Stats
+
+
+class GateView(NamedTuple):
+    """What a gate saw and did on the last frame.
+
+    Attributes:
+        error: (batch, tokens) L2 norm of e = u - c; 0 on a frame that was flushed whole.
+        updated: (batch, tokens) whether the token was updated.
+    """
+
+    error: Tensor
+    updated: Tensor
+
+
+class Stream:
+    """Runs frames through a converted model and owns what is remembered between them.
+
+    Several streams share one set of weights; each may run in a thread of its own. Batch rows are
+    independent videos of equal size. The first frame is computed in full; so is a row at a scene
+    cut, and everything when the frame's size or dtype or the model's device changes.
+
+    Args:
+        model: A model that `eventful.convert` has converted, in eval mode.
+        policy: Overrides the policy given to `convert`; see the attribute.
+        normalize: Apply the model's own mean and standard deviation (its `pretrained_cfg`) to
+            frames in [0, 1]; otherwise frames are what the model takes.
+        scene_cuts: How scene cuts are found; None turns this off, as every reproduction of the
+            paper does.
+        method: The model's method to run, such as "forward_features".
+
+    Raises:
+        ValueError: The model is not converted, or says no mean and standard deviation.
+
+    Example:
+        >>> import timm, eventful
+        >>> model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=5).eval()
+        >>> stream = Stream(eventful.convert(model, policy=eventful.TopR(1)))
+        >>> for frame in torch.rand(3, 1, 3, 32, 32):
+        ...     logits = stream(frame)
+        >>> stream.stats.updated["blocks.0.qkv"]  # the class token and one patch
+        (2,)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        policy: Policy | Mapping[str, Policy] | None = None,
+        normalize: bool = False,
+        scene_cuts: SceneCuts | None = SceneCuts(),  # noqa: B008 - frozen
+        method: str = "forward",
+    ) -> None:
+        self._frame = Frame(self._first_gate)
+        self._module = _bound_copy(model, self._frame)
+        self._blocks = eventful_blocks(self._module)
+        if not self._blocks:
+            raise ValueError(
+                "this model holds no eventful block; call eventful.convert(model, policy=...) first"
+            )
+        self._call: Callable[[Tensor], Any] = getattr(self._module, method)
+        self._normalization = _normalization(model) if normalize else None
+        self._channels = _channels(model)
+        self._scene_cuts = scene_cuts
+        self._size: tuple[Any, ...] | None = None
+        self._pending: tuple[list[int] | None, str] | None = None
+        self._flushed: dict[int, str] = {}
+        self._histories: list[deque[float]] = []
+        self._outside = 0
+        self._checked: object = None
+        self.stats = Stats()
+        if policy is not None:
+            self.policy = policy
+
+    @property
+    def policy(self) -> Policy | dict[str, Policy]:
+        """The policy of all gates, or one for each where they differ.
+
+        Set it between any two frames, to a policy or to a mapping from gate names (or patterns
+        such as `*.mlp`) to policies; gates that a mapping leaves out keep theirs.
+        """
+        policies = self._policies()
+        first, *rest = policies.values()
+        return first if all(policy == first for policy in rest) else policies
+
+    @policy.setter
+    def policy(self, policy: Policy | Mapping[str, Policy]) -> None:
+        now = self._policies()
+        for name, chosen in for_gates(policy, list(now), default=now).items():
+            block, _, stage = name.rpartition(".")
+            _binding(self._blocks[block]).policies[stage] = chosen  # type: ignore[index]
+
+    @torch.inference_mode()
+    def __call__(self, frame: Tensor) -> Any:
+        """Process one frame of every batch row.
+
+        Args:
+            frame: (batch, channels, height, width) floating point, on any device.
+
+        Returns:
+            What the model's method returns.
+
+        Raises:
+            TypeError: The frame is not a floating-point tensor.
+            ValueError: It holds NaN or infinity, has the wrong shape, or a policy does not fit
+                its number of tokens. The stream is then as it was before.
+            RuntimeError: The model is in train mode, or the frame asks for gradients.
+        """
+        x = self._prepare(frame)
+        reason = self._reset_reason(x)
+        return self._run(x) if reason is None else self._run_first(x, reason)
+
+    def reset(self, rows: list[int] | None = None) -> None:
+        """Compute the next frame in full, of all batch rows or of the given ones.
+
+        Raises:
+            ValueError: There is no such row.
+        """
+        batch = len(self._histories)
+        if rows is not None and not all(0 <= row < batch for row in rows):
+            raise ValueError(f"rows must lie from 0 to {batch - 1}, got {rows}")
+        if self._size is not None:
+            self._pending = rows, "requested"
+
+    def gate(self, name: str) -> GateView:
+        """Look at what a gate, such as "blocks.3.qkv", did on the last frame.
+
+        Raises:
+            ValueError: There is no such gate, or no frame yet.
+        """
+        block, _, stage = name.rpartition(".")
+        if name not in self._policies():
+            raise ValueError(f"no gate is called {name!r}; there are {', '.join(self._policies())}")
+        state = _binding(self._blocks[block]).state.gates.get(stage)  # type: ignore[call-overload]
+        if state is None:
+            raise ValueError("there is nothing to see at a gate before the first frame")
+        return GateView(state.error.clone(), state.index.mask())
+
+    def snapshot(self, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+        """Copy out all that is needed to go on with the same output in another process.
+
+        Args:
+            path: Also write it to this file, in one step, for `load_snapshot`.
+
+        Raises:
+            ValueError: There was no frame yet.
+        """
+        if self._size is None:
+            raise ValueError("there is nothing to save before the first frame")
+        shape, dtype, _ = self._size
+        states = {name: _binding(block).state for name, block in self._blocks.items()}
+        content = {
+            "model": snapshots.describe(self._module, self._blocks),
+            "frame": [list(shape), str(dtype)],
+            "tensors": {
+                name: {key: tensor.clone() for key, tensor in state.tensors().items()}
+                for name, state in states.items()
+            },
+            "turns": {name: state.attention.turn for name, state in states.items() if state.attention},
+            "policies": snapshots.policy_texts(self._policies()),
+            "histories": [list(history) for history in self._histories],
+            "pending": list(self._pending) if self._pending else None,
+            "outside": self._outside,
+            "counts": [getattr(self.stats, name) for name in _COUNTS],
+        }
+        if path is not None:
+            snapshots.write(content, path)
+        return content
+
+    def load_snapshot(self, source: Mapping[str, Any] | str | os.PathLike[str]) -> None:
+        """Go on from a snapshot, or from the file it was written to.
+
+        Policies come with it, except those of your own making. Files are read without running any
+        code they may hold.
+
+        Raises:
+            ValueError: It is of another model, other weights or options, or another frame size
+                than this stream already runs; or it is no snapshot. The stream is then unchanged.
+            FileNotFoundError: There is no such file.
+        """
+        content = snapshots.read(source)
+        snapshots.check(content["model"], snapshots.describe(self._module, self._blocks))
+        shape, dtype = content["frame"]
+        size = tuple(shape), getattr(torch, dtype.removeprefix("torch.")), self._device
+        if self._size is not None and self._size != size:
+            raise ValueError(f"the snapshot is of frames {size}, this stream runs {self._size}; "
+                             f"load it into a new stream")
+        states = {
+            name: BlockState.from_tensors(
+                {key: tensor.to(self._device, copy=True) for key, tensor in tensors.items()},
+                content["turns"][name],
+            )
+            for name, tensors in content["tensors"].items()
+        }
+        self.policy = snapshots.parse_policies(content["policies"]) or self.policy
+        for name, block in self._blocks.items():
+            _binding(block).state = states[name]
+        self._size, self._outside = size, content["outside"]
+        self._pending = tuple(content["pending"]) if content["pending"] else None
+        cuts = self._scene_cuts or SceneCuts()
+        self._histories = [cuts.new_history() for _ in content["histories"]]
+        for history, saved in zip(self._histories, content["histories"], strict=True):
+            history.extend(saved)
+        for name, value in zip(_COUNTS, content["counts"], strict=True):
+            setattr(self.stats, name, value)
+        self.stats.state_bytes = self._state_bytes()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._module.parameters()).device
+
+    def _prepare(self, frame: Tensor) -> Tensor:
+        """Check a frame and bring it to the model's device and dtype."""
+        if self._module.training:
+            raise RuntimeError("the model is in train mode; call model.eval()")
+        if not isinstance(frame, Tensor) or not frame.is_floating_point():
+            kind = frame.dtype if isinstance(frame, Tensor) else type(frame).__name__
+            raise TypeError(
+                f"expected a floating-point tensor (batch, {self._channels or 'channels'}, height, "
+                f"width), got {kind}; for 8-bit images use frame.float() / 255"
+            )
+        if frame.requires_grad:
+            raise RuntimeError("streams compute no gradients; pass frame.detach()")
+        if self._channels and (frame.ndim != 4 or frame.shape[1] != self._channels):
+            raise ValueError(
+                f"expected a frame (batch, {self._channels}, height, width), got "
+                f"{tuple(frame.shape)}"
+            )
+        if len(frame) == 0 or not frame.isfinite().all():
+            what = "no row" if len(frame) == 0 else "NaN or infinity"
+            raise ValueError(
+                f"frame {self.stats.frames} holds {what}; the stream is as it was before, go on "
+                f"with the next frame"
+            )
+        weight = next(self._module.parameters())
+        x = frame.to(weight.device, weight.dtype)
+        if self._normalization is not None:
+            mean, std = (values.to(x) for values in self._normalization)
+            x = (x - mean) / std
+        return x
+
+    def _reset_reason(self, x: Tensor) -> str | None:
+        """Say why nothing remembered can be used, if so."""
+        if self._size is None:
+            return "first frame"
+        if self._pending is not None and self._pending[0] is None:
+            return self._pending[1]
+        names = ("frame size", "dtype", "device")
+        for name, new, old in zip(names, _size(x), self._size, strict=True):
+            if new != old:
+                return f"{name} changed from {old} to {new}"
+        return None
+
+    def _run_first(self, x: Tensor, reason: str) -> Any:
+        """Compute a frame in full, into new state; what was remembered stays until it is done."""
+        before = {name: _binding(block).state for name, block in self._blocks.items()}
+        for block in self._blocks.values():
+            _binding(block).state = BlockState()
+        try:
+            with outside(list(self._blocks.values())) as observer:
+                output, seconds = self._timed(x)
+            self._check_policies()  # needs the number of tokens, known only now
+        except BaseException:
+            for name, block in self._blocks.items():
+                _binding(block).state = before[name]
+            raise
+        self._size, self._pending, self._outside = _size(x), None, observer.total
+        self._histories = [(self._scene_cuts or SceneCuts()).new_history() for _ in x]
+        self._flushed = dict.fromkeys(range(len(x)), reason)
+        self.stats.state_bytes = self._state_bytes()
+        self._report(seconds)
+        return output
+
+    def _run(self, x: Tensor) -> Any:
+        """Compute a frame from what is remembered."""
+        try:
+            output, seconds = self._timed(x)
+        except BaseException:
+            if self._frame.reached:  # some gates have moved on and others have not
+                self._pending = None, "interrupted"
+            raise
+        self._report(seconds)
+        return output
+
+    def _timed(self, x: Tensor) -> tuple[Any, float]:
+        """Run the model; every eventful block must take part exactly once."""
+        self._frame.flush, self._frame.reached = [], False
+        for block in self._blocks.values():
+            _binding(block).runs = 0
+        start = time.perf_counter()
+        output = self._call(x)
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        seconds = time.perf_counter() - start
+        runs = {name: _binding(block).runs for name, block in self._blocks.items()}
+        odd = {name: count for name, count in runs.items() if count != 1}
+        if odd:
+            raise RuntimeError(
+                f"on each frame every eventful block must run once; these ran this often: {odd}; "
+                f"leave them out with convert(..., where=...)"
+            )
+        return output, seconds
+
+    def _first_gate(self, reference: Tensor, c: Tensor) -> list[int]:
+        """Before any state changes: check the policies and choose the rows to flush."""
+        self._check_policies()
+        rows, reason = self._pending or (None, "")
+        self._flushed = dict.fromkeys(rows or [], reason)
+        if self._scene_cuts is not None:
+            for row, moved in enumerate(change(reference, c)):
+                if self._scene_cuts.is_cut(moved, self._histories[row]):
+                    self._flushed.setdefault(row, "scene cut")
+                else:
+                    self._histories[row].append(moved)
+        self._pending = None
+        return list(self._flushed)
+
+    def _check_policies(self) -> None:
+        """Let every policy choose once, so that one that does not fit fails before any change."""
+        policies = self._policies()
+        block = next(iter(self._blocks.values()))
+        reference = _binding(block).state.gates["qkv"].reference
+        tokens = reference.shape[1] - block.token_gate.prefix
+        if self._checked != (policies, tokens):
+            for policy in policies.values():
+                policy.select(reference.new_zeros(1, tokens))
+            self._checked = policies, tokens
+
+    def _report(self, seconds: float) -> None:
+        """Enter a processed frame into the statistics."""
+        used, dense = Operations(other=self._outside), Operations(other=self._outside)
+        for name, block in self._blocks.items():
+            used += frame_operations(block, list(self._flushed))
+            gates = _binding(block).state.gates
+            index = gates["qkv"].index
+            for _ in index.counts:
+                dense += dense_operations(BlockSize.of(block), index.tokens)
+            for stage in STAGES:
+                self.stats.updated[f"{name}.{stage}"] = gates[stage].index.counts
+        for row, reason in self._flushed.items():
+            self.stats.flush(row, reason)
+        self.stats.count(used, dense)
+        self.stats.seconds = seconds
+
+    def _policies(self) -> dict[str, Policy]:
+        return {
+            f"{name}.{stage}": _binding(block).policies[stage]
+            for name, block in self._blocks.items()
+            for stage in STAGES
+        }
+
+    def _state_bytes(self) -> int:
+        states = [_binding(block).state for block in self._blocks.values()]
+        return sum(t.nbytes for state in states for t in state.tensors().values())
+
+
+def _bound_copy(module: nn.Module, frame: Frame) -> nn.Module:
+    """Copy the module tree down to its eventful blocks; weights and all else stay shared."""
+    if isinstance(module, EventfulBlock):
+        twin = copy.copy(module)
+        twin.binding = Binding(frame, dict(module.default_policies))
+        return twin
+    if not eventful_blocks(module):
+        return module
+    twin = copy.copy(module)
+    twin._modules = {
+        name: child if child is None else _bound_copy(child, frame)
+        for name, child in module._modules.items()
+    }
+    return twin
+
+
+_COUNTS = ("frames", "total_operations", "total_dense_operations")
+
+
+def _binding(block: EventfulBlock) -> Binding:
+    assert block.binding is not None
+    return block.binding
+
+
+def _size(x: Tensor) -> tuple[Any, ...]:
+    return tuple(x.shape), x.dtype, x.device
+
+
+def _channels(model: nn.Module) -> int | None:
+    """The image channels that the model's first convolution takes."""
+    convolutions = (m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    return next(convolutions, None)
+
+
+def _normalization(model: nn.Module) -> tuple[Tensor, Tensor]:
+    config = getattr(model, "pretrained_cfg", None) or {}
+    if "mean" not in config or "std" not in config:
+        raise ValueError(
+            "normalize=True needs a model with pretrained_cfg['mean'] and ['std'], as timm's have; "
+            "normalise the frames yourself and leave it out"
+        )
+    mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    return mean, std
