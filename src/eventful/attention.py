@@ -102,20 +102,23 @@ class QueryKey(Attention):
     """Keep B = q k^T and rewrite the rows and columns of the updated tokens (paper, section 4.3).
 
         B[J, :] <- q[J] k^T;   B[:, J] <- q k[J]^T;   o = softmax(B) v
+
+    Computed and kept in at least float32.
     """
 
     def start(self, qkv: Tensor) -> tuple[Tensor, AttentionState]:
         """Compute B and the output in full."""
-        q, k, v = split_heads(qkv, self.heads)
+        q, k, v = split_heads(_widen(qkv), self.heads)
         product = (q * self.scale) @ k.mT
-        return join_heads(product.softmax(-1) @ v), AttentionState({"product": product})
+        output = join_heads(product.softmax(-1) @ v).to(qkv.dtype)
+        return output, AttentionState({"product": product})
 
     def update(self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index) -> Tensor:
         """Rewrite B and redo softmax and the attention-value product in full."""
         product = state.tensors["product"]
-        _update_product_(product, qkv, index, self.heads, self.scale)
-        _, _, v = split_heads(qkv, self.heads)
-        return join_heads(product.softmax(-1) @ v)
+        q, k, v = split_heads(_widen(qkv), self.heads)
+        _update_product_(product, q * self.scale, k, index)
+        return join_heads(product.softmax(-1) @ v).to(qkv.dtype)
 
 
 class Cached(Attention):
@@ -124,31 +127,24 @@ class Cached(Attention):
         (A v) <- (A v) + A~n v~d + A~d (v~n - v~d)
 
     with delta gates on v and on the columns of A = softmax(B), both open at the updated tokens. A
-    row of which every token is updated is computed in full.
+    row of which every token is updated is computed in full. Computed and kept in at least float32.
     """
 
     def start(self, qkv: Tensor) -> tuple[Tensor, AttentionState]:
         """Compute B, A and A v in full; the gates' references are A and v."""
-        q, k, v = split_heads(qkv, self.heads)
+        q, k, v = split_heads(_widen(qkv), self.heads)
         product = (q * self.scale) @ k.mT
         a = product.softmax(-1)
-        wide = torch.promote_types(v.dtype, torch.float32)
-        state = AttentionState(
-            {
-                "product": product,
-                "a_reference": a,
-                "v_reference": v.clone(),
-                "output": (a @ v).to(wide),
-            }
-        )
-        return join_heads(state.tensors["output"]).to(v.dtype), state
+        output = a @ v
+        references = {"a_reference": a, "v_reference": v.clone()}
+        state = AttentionState({"product": product, "output": output} | references)
+        return join_heads(output).to(qkv.dtype), state
 
     def update(self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index) -> Tensor:
         """Apply the deltas of the updated tokens to the accumulated output."""
-        product = state.tensors["product"]
-        _update_product_(product, qkv, index, self.heads, self.scale)
-        _, _, v = split_heads(qkv, self.heads)
-        output = state.tensors["output"]
+        product, output = state.tensors["product"], state.tensors["output"]
+        q, k, v = split_heads(_widen(qkv), self.heads)
+        _update_product_(product, q * self.scale, k, index)
         for row, active in enumerate(index.rows()):
             a = product[row].softmax(-1)
             a_reference = state.tensors["a_reference"][row]
@@ -162,15 +158,19 @@ class Cached(Attention):
                 output[row] += a_delta @ (v_new - v_delta)
             a_reference[:, :, active] = a[:, :, active]
             v_reference[:, active] = v[row][:, active]
-        return join_heads(output).to(v.dtype)
+        return join_heads(output).to(qkv.dtype)
 
 
-def _update_product_(product: Tensor, qkv: Tensor, index: Index, heads: int, scale: float) -> None:
+def _widen(qkv: Tensor) -> Tensor:
+    """At least float32: what is kept from frame to frame must not round as half types do."""
+    return qkv.to(torch.promote_types(qkv.dtype, torch.float32))
+
+
+def _update_product_(product: Tensor, q: Tensor, k: Tensor, index: Index) -> None:
     """Rewrite the updated rows and columns of B (batch, heads, tokens, tokens)."""
-    q, k, _ = split_heads(qkv, heads)
     for row, active in enumerate(index.rows()):
-        product[row][:, active] = (q[row][:, active] * scale) @ k[row].mT
-        product[row][:, :, active] = (q[row] * scale) @ k[row][:, active].mT
+        product[row][:, active] = q[row][:, active] @ k[row].mT
+        product[row][:, :, active] = q[row] @ k[row][:, active].mT
 
 
 class Incremental(Attention):

@@ -288,7 +288,7 @@ class EventfulBlock(nn.Module):
         c_new = index.gather(c)
         new = f(inside(c_new) if inside else c_new, index)
         if stage not in state.buffers:
-            state.buffers[stage] = TokenBuffer(new.unflatten(0, c.shape[:2]))
+            state.buffers[stage] = TokenBuffer(new.contiguous().unflatten(0, c.shape[:2]))
             return state.buffers[stage].tokens, new, index
         old = state.buffers[stage].replace_(index, new)
         return state.buffers[stage].tokens, old, index

@@ -67,7 +67,7 @@ class TokenGate:
 
     def new_state(self, c: Tensor) -> GateState:
         """Take a whole tensor c (batch, tokens, dim) in, as on the first frame."""
-        return GateState.of(c.clone())
+        return GateState.of(c.clone(memory_format=torch.contiguous_format))
 
     def measure(self, state: GateState, c: Tensor) -> Tensor:
         """Compute the error's norm ||u - c|| of every token, (batch, tokens)."""

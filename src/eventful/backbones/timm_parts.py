@@ -22,6 +22,7 @@ from timm.layers import (
 from timm.layers import activations as timm_activations
 from timm.models.eva import EvaAttention
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules import activation as torch_activations
 
 from eventful.backbones.account import Types, account
@@ -175,11 +176,11 @@ def _project(attn: TimmAttention, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Project to q (total, heads, dim) and k, v (total, key heads, dim), biases included."""
     if attn.qkv is None:
         q, k, v = attn.q_proj(c), attn.k_proj(c), attn.v_proj(c)
+    elif getattr(attn, "q_bias", None) is None:
+        q, k, v = attn.qkv(c).chunk(3, dim=1)
     else:
-        qkv = attn.qkv(c)
-        if getattr(attn, "q_bias", None) is not None:
-            qkv = qkv + torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
-        q, k, v = qkv.chunk(3, dim=1)
+        bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
+        q, k, v = functional.linear(c, attn.qkv.weight, bias).chunk(3, dim=1)
     q, k, v = (x.unflatten(1, (-1, attn.head_dim)) for x in (q, k, v))
     return q, k, v
 
