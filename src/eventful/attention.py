@@ -99,7 +99,7 @@ class Dense(Attention):
 
 
 class QueryKey(Attention):
-    """Keep B = q k^T and rewrite the rows and columns of the updated tokens (paper, section 4.3).
+    """Keep B = q k^T and rewrite the rows and columns of the updated tokens (paper, section 4.2).
 
         B[J, :] <- q[J] k^T;   B[:, J] <- q k[J]^T;   o = softmax(B) v
 
@@ -223,7 +223,9 @@ class Incremental(Attention):
         for row, (active, old_keys) in enumerate(zip(index.rows(), removed, strict=True)):
             one = slice(row, row + 1)
             view = _RowState(*(state.tensors[name][one] for name in ("output", "lse", "peak")))
-            work.append(self._update_row(view, (q[one], k[one], v[one]), old_keys, active, state.turn))
+            work.append(
+                self._update_row(view, (q[one], k[one], v[one]), old_keys, active, state.turn)
+            )
         state.corrected, state.recomputed = (tuple(counts) for counts in zip(*work, strict=True))
         state.turn += 1
         return state.tensors["output"].flatten(2).to(qkv.dtype)
@@ -253,12 +255,14 @@ class Incremental(Attention):
         state.recompute_(redo, attend(q.index_select(2, redo), k, v, self.scale))
         return (len(kept) if len(active) else 0), len(redo)
 
+    def rotated_rows(self, tokens: int) -> int:
+        """How many rows are computed anew on each frame because of their age."""
+        return 0 if self.max_age is None else math.ceil(tokens / self.max_age)
+
     def _rotation(self, tokens: int, turn: int) -> slice:
         """The rows whose turn it is to be computed anew."""
-        if self.max_age is None:
-            return slice(0)
-        share = math.ceil(tokens / self.max_age)
-        start = turn % math.ceil(tokens / share) * share
+        share = self.rotated_rows(tokens)
+        start = turn % math.ceil(tokens / max(1, share)) * share
         return slice(start, start + share)
 
     @staticmethod

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from eventful.policies import Policy
 Stage = Literal["qkv", "proj", "mlp"]
 STAGES: tuple[Stage, ...] = ("qkv", "proj", "mlp")
 Gating = Literal["paper"]
+Prefix = Literal["always", "gated"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Options:
     attention: AttentionName = "incremental"
     gate: GateKind = "token"
     gate_before_norm: bool = False
-    prefix: Literal["always", "gated"] = "always"
+    prefix: Prefix = "always"
 
     def __post_init__(self) -> None:
         choices = {
@@ -62,7 +63,8 @@ class Frame:
 
     Attributes:
         on_first_gate: Called once a frame, by the first gate and before any state changes, with
-            its reference u and its input c, (batch, patch tokens, dim) each; returns the batch rows of which every token is to be updated, and may raise.
+            its reference u and its input c, (batch, patch tokens, dim) each; returns the batch
+            rows of which every token is to be updated, and may raise.
         flush: These rows; empty until the first gate has been reached.
         reached: Whether any gate has been reached on this frame.
     """
@@ -98,15 +100,16 @@ class BlockState:
     @classmethod
     def from_tensors(cls, named: dict[str, Tensor], turn: int) -> BlockState:
         """Build a state from what `tensors` gave and the attention state's turn."""
-        state = cls(attention=AttentionState(turn=turn))
+        attention = AttentionState(turn=turn)
+        state = cls(attention=attention)
         for name, tensor in named.items():
             part, _, kind = name.partition(".")
             if part == "attention":
-                state.attention.tensors[kind] = tensor
+                attention.tensors[kind] = tensor
             elif kind == "buffer":
-                state.buffers[part] = TokenBuffer(tensor)
+                state.buffers[cast(Stage, part)] = TokenBuffer(tensor)
             else:
-                state.gates[part] = GateState.of(tensor)
+                state.gates[cast(Stage, part)] = GateState.of(tensor)
         return state
 
 
@@ -135,7 +138,7 @@ class TokenOperations(NamedTuple):
     bias: bool
 
 
-class EventfulBlock(nn.Module):
+class EventfulBlock(nn.Module, ABC):
     """A transformer block that recomputes only what changed.
 
     It takes the place of a pre-norm block and holds that block's submodules under their own names.
@@ -163,7 +166,7 @@ class EventfulBlock(nn.Module):
     ) -> None:
         self.account(original, name)
         super().__init__()
-        self.__dict__.update(original.__dict__)  # the same parameters, submodules and hooks
+        vars(self).update(vars(original))  # the same parameters, submodules and hooks
         self._original = (original,)  # in a tuple: not a submodule, not in the state dict
         self.name = name
         self.prefix_tokens = prefix_tokens
@@ -198,6 +201,11 @@ class EventfulBlock(nn.Module):
     @abstractmethod
     def scale(self) -> float:
         """Factor on the scores q . k."""
+
+    @property
+    def extra_width(self) -> int:
+        """Columns that `to_qkv` returns behind q, k, v."""
+        return 0
 
     @property
     def attention_form(self) -> Attention:
@@ -253,7 +261,7 @@ class EventfulBlock(nn.Module):
                 f"{self.name} is eventful and takes no attention mask (attn_mask=None, "
                 f"is_causal=False); eventful.restore(model) brings the original block back"
             )
-        if self.training:
+        if self.training and self.binding is None:
             raise RuntimeError(
                 f"{self.name} is eventful and in train mode; call model.eval() to run it, or "
                 f"eventful.restore(model) to train"

@@ -1,4 +1,4 @@
-"""Token buffers: the latest known output of a token-wise operation (paper, section 4.2)."""
+"""Token buffers: the latest known output of a token-wise operation (paper, section 4.1)."""
 
 from __future__ import annotations
 

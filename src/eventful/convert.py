@@ -9,7 +9,7 @@ from torch import nn
 
 from eventful.attention import AttentionName
 from eventful.backbones import ADAPTERS, adapter_for
-from eventful.blocks import STAGES, EventfulBlock, Gating, Options
+from eventful.blocks import STAGES, EventfulBlock, Gating, Options, Prefix
 from eventful.gates import GateKind
 from eventful.policies import Policy, for_gates
 
@@ -26,7 +26,7 @@ def convert(
     attention: AttentionName = "incremental",
     gate: GateKind = "token",
     gate_before_norm: bool = False,
-    prefix: str = "always",
+    prefix: Prefix = "always",
 ) -> M:
     """Make a model's transformer blocks eventful, in place.
 
@@ -34,7 +34,8 @@ def convert(
     did before; frames run through a `Stream`, which owns the state.
 
     Args:
-        model: A model in eval mode that holds blocks of a known type, or such a block itself.
+        model: A model that holds blocks of a known type, or such a block itself. It is put in
+            eval mode.
         policy: The default policy of new streams: one for all gates, or a mapping from gate names
             `<block>.qkv`, `<block>.proj`, `<block>.mlp` (or patterns) to policies.
         where: Called with each block's name and the block; False leaves it as it is.
@@ -69,19 +70,20 @@ def convert(
             "this model is converted already; set stream.policy to change the policy, or call "
             "eventful.restore(model) first to convert it with other options"
         )
-    names = _blocks_to_convert(model, where)
-    gates = [f"{name}.{stage}" for name in names for stage in STAGES]
+    found = _blocks_to_convert(model, where)
+    gates = [f"{_label(name)}.{stage}" for name in found for stage in STAGES]
     policies = for_gates(policy, gates)
     replacements = {
         name: adapter(
             block,
-            name,
+            _label(name),
             _prefix_tokens(model, name),
             options,
-            {stage: policies[f"{name}.{stage}"] for stage in STAGES},
+            {stage: policies[f"{_label(name)}.{stage}"] for stage in STAGES},
         )
-        for name, (block, adapter) in names.items()
+        for name, (block, adapter) in found.items()
     }
+    model.eval()
     return _replace(model, replacements)
 
 
@@ -109,42 +111,53 @@ def eventful_blocks(model: nn.Module) -> dict[str, EventfulBlock]:
 def _blocks_to_convert(
     model: nn.Module, where: Where | None
 ) -> dict[str, tuple[nn.Module, type[EventfulBlock]]]:
-    """Find the blocks to convert; a block of unknown type beside one of them is an error."""
-    found = {}
-    for name, module in model.named_modules():
+    """Find the blocks to convert; another block that no adapter knows is an error."""
+    found: dict[str, tuple[nn.Module, type[EventfulBlock]]] = {}
+    unknown: list[str] = []
+    for name, module in model.named_modules(remove_duplicate=False):
         adapter = adapter_for(module)
-        if adapter is not None and (where is None or where(_label(name), module)):
-            found[_label(name)] = module, adapter
+        if adapter is None and not _looks_like_a_block(model, name, module):
+            continue
+        if where is not None and not where(_label(name), module):
+            continue
+        if adapter is None:
+            unknown.append(f"{name} (a {_type(module)})")
+        else:
+            found[name] = module, adapter
     if not found:
-        raise ValueError(_nothing_found(model, where))
-    for parent in {name.rpartition(".")[0] for name in found if "." in name}:
-        for child, module in model.get_submodule(parent).named_children():
-            name = f"{parent}.{child}"
-            known = adapter_for(module) is not None or isinstance(module, nn.Identity)
-            if not known and (where is None or where(name, module)):
-                raise ValueError(
-                    f"cannot convert {name}: no adapter knows a {_type(module)}; leave it out "
-                    f"with where=..., or write an adapter (CONTRIBUTING.md)"
-                )
+        raise ValueError(_nothing_found(model, unknown))
+    if unknown:
+        raise ValueError(
+            f"cannot convert {', '.join(unknown[:3])}: no adapter knows this type; leave it out "
+            f"with where=..., or write an adapter (CONTRIBUTING.md)"
+        )
+    modules = [id(module) for module, _ in found.values()]
+    twice = [name for name, (module, _) in found.items() if modules.count(id(module)) > 1]
+    if twice:
+        raise ValueError(f"cannot convert {', '.join(twice)}: these are one block, used twice")
     return found
 
 
-def _nothing_found(model: nn.Module, where: Where | None) -> str:
+def _looks_like_a_block(model: nn.Module, name: str, module: nn.Module) -> bool:
+    """Whether a module is one of a list of modules and holds attention, or stands beside blocks."""
+    parent = model.get_submodule(name.rpartition(".")[0])
+    if not isinstance(parent, nn.ModuleList | nn.Sequential) or isinstance(module, nn.Identity):
+        return False
+    attends = any("attn" in child or "attention" in child for child, _ in module.named_children())
+    return attends or any(adapter_for(sibling) is not None for sibling in parent.children())
+
+
+def _nothing_found(model: nn.Module, unknown: list[str]) -> str:
     known = ", ".join(ADAPTERS)
-    if where is not None and any(adapter_for(module) for module in model.modules()):
+    if any(adapter_for(module) is not None for module in model.modules()):
         return "nothing to convert: where=... refused every block"
-    seen = {
-        f"{name} ({_type(module)})"
-        for name, module in model.named_modules()
-        if any("attn" in child or "attention" in child for child, _ in module.named_children())
-    }
-    what = f"it holds {', '.join(sorted(seen)[:3])}" if seen else "it holds no attention block"
+    what = f"it holds {', '.join(unknown[:3])}" if unknown else "it holds no transformer block"
     return f"nothing to convert in this {type(model).__name__}: {what}; known blocks are {known}"
 
 
 def _prefix_tokens(model: nn.Module, name: str) -> int:
     """Read the number of class and register tokens off the closest module that states it."""
-    parts = name.split(".") if name != _ROOT else []
+    parts = name.split(".")
     for end in range(len(parts), -1, -1):
         count = getattr(model.get_submodule(".".join(parts[:end])), "num_prefix_tokens", None)
         if isinstance(count, int):
@@ -154,19 +167,16 @@ def _prefix_tokens(model: nn.Module, name: str) -> int:
 
 def _replace(model: M, replacements: Mapping[str, nn.Module]) -> M:
     for name, replacement in replacements.items():
-        if name in (_ROOT, ""):
+        if not name:
             return replacement  # type: ignore[return-value]
         parent, _, child = name.rpartition(".")
         model.get_submodule(parent)._modules[child] = replacement
     return model
 
 
-_ROOT = "block"
-
-
 def _label(name: str) -> str:
-    """The name of a block, also where the model is the block."""
-    return name or _ROOT
+    """The name of a block in gate names, also where the model is the block."""
+    return name or "block"
 
 
 def _type(module: nn.Module) -> str:

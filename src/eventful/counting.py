@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -74,24 +73,27 @@ class BlockSize(NamedTuple):
         dim: D, the size of a token.
         heads: H.
         width: H d, the size of a token inside attention.
+        buffered: Size of a token in the QKV buffer.
         per_token: Operations of the linear layers behind each gate, for one token.
     """
 
     dim: int
     heads: int
     width: int
+    buffered: int
     per_token: Mapping[Stage, int]
 
     @classmethod
     def of(cls, block: EventfulBlock) -> BlockSize:
         """Read the sizes off a block."""
         layers = block.linears()
-        per_token = {
+        per_token: dict[Stage, int] = {
             stage: sum(n_in * n_out + n_out * bias for n_in, n_out, bias in layers[stage])
             for stage in STAGES
         }
-        dim = layers["proj"][-1].outputs
-        return cls(dim, block.heads, block.heads * block.head_dim, per_token)
+        width = block.heads * block.head_dim
+        buffered = 3 * width + block.extra_width
+        return cls(layers["proj"][-1].outputs, block.heads, width, buffered, per_token)
 
 
 def dense_operations(size: BlockSize, tokens: int) -> Operations:
@@ -161,20 +163,41 @@ def frame_operations(block: EventfulBlock, flushed: list[int]) -> Operations:
         block: A stream's block, behind its frame.
         flushed: The batch rows that were computed anew; they count as dense.
     """
-    assert block.binding is not None and block.binding.state.attention is not None
+    assert block.binding is not None
     state, size = block.binding.state, BlockSize.of(block)
     work = state.attention
+    assert work is not None
     total = Operations()
     for row in range(len(state.gates["qkv"].index.counts)):
         tokens = state.gates["qkv"].index.tokens
         if row in flushed:
             total += dense_operations(size, tokens)
             continue
-        updated = {stage: state.gates[stage].index.counts[row] for stage in STAGES}
+        updated: dict[Stage, int] = {
+            stage: state.gates[stage].index.counts[row] for stage in STAGES
+        }
         exact = block.options.attention == "incremental"
         rows = (work.corrected[row], work.recomputed[row]) if exact else (0, 0)
         total += block_operations(size, block.options.attention, tokens, updated, *rows)
     return total
+
+
+def state_values(size: BlockSize, attention: AttentionName, tokens: int) -> tuple[int, int]:
+    """Count what one row of a block remembers.
+
+    Returns:
+        Values held in the model's dtype (three references, three buffers), and values held in at
+        least float32 (the attention state).
+    """
+    narrow = tokens * (2 * size.dim + size.width + size.buffered + 2 * size.dim)
+    maps = size.heads * tokens * tokens
+    wide = {
+        "dense": 0,
+        "query_key": maps,
+        "cached": 2 * maps + 2 * tokens * size.width,
+        "incremental": tokens * (size.width + 2 * size.heads),
+    }
+    return narrow, wide[attention]
 
 
 class Observer(TorchDispatchMode):

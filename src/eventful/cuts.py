@@ -15,10 +15,10 @@ from torch import Tensor
 class SceneCuts:
     """Decides at the first gate, before any state changes, whether a row shows another scene.
 
-    The measure is how far the mean token of each quarter of the frame has moved from its reference
-    (`change`). Single tokens would not do: under a moving camera most patches change on every
-    frame as much as at a cut, but a quarter's mean hardly does. A frame is a cut when its change is
-    large *and* jumps over the recent median.
+    The measure is how far the mean token of each quarter of the frame (four bands from top to
+    bottom) has moved from its reference (`change`). Single tokens would not do: under a moving
+    camera most patches change on every frame as much as at a cut, but a quarter's mean hardly does.
+    A frame is a cut when its change is large *and* jumps over the recent median.
 
     The defaults find the five cuts of the demo clip and none in eleven DAVIS sequences and `vtest`,
     at six policies from all tokens to one in sixteen, with 11 % to spare on either side
@@ -39,6 +39,10 @@ class SceneCuts:
     level: float = 0.54
     jump: float = 2.0
     memory: int = 3
+
+    def __post_init__(self) -> None:
+        if not (self.level > 0 and self.jump > 0 and self.memory >= 1):
+            raise ValueError(f"level and jump must be positive and memory at least 1, got {self}")
 
     def is_cut(self, change: float, history: Sequence[float]) -> bool:
         """Judge one frame of one row; without a history, by the level alone."""

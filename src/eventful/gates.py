@@ -1,4 +1,4 @@
-"""Token gates: which tokens of a tensor are worth passing on (paper, section 4.2)."""
+"""Token gates: which tokens of a tensor are worth passing on (paper, section 4.1)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GateState:
 
     @classmethod
     def of(cls, reference: Tensor) -> GateState:
-        """Start from a reference (batch, tokens, dim), as if all of it had just been let through."""
+        """Start from a reference (batch, tokens, dim), as if it had just been let through."""
         batch, tokens, _ = reference.shape
         everything = Index.everything(batch, tokens, reference.device)
         return cls(reference, reference.new_zeros(batch, tokens), everything)

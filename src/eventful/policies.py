@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import filter as match_names
 
-import torch
 from torch import Tensor
 
 from eventful.ops import Index
@@ -123,7 +122,8 @@ class KeepAll(Policy):
 
     def select(self, error: Tensor) -> Index:
         """Choose all tokens."""
-        return Index.everything(*error.shape, error.device)
+        batch, tokens = error.shape
+        return Index.everything(batch, tokens, error.device)
 
     def __str__(self) -> str:
         return "all"
@@ -151,7 +151,7 @@ def parse(text: str) -> Policy:
                 return TopFraction(float(number))
             case "threshold":
                 return Threshold(float(number))
-            case "all" if not number:
+            case "all" if text == name:
                 return KeepAll()
     except ValueError as error:
         if "needs" in str(error):

@@ -73,11 +73,13 @@ class Stats:
         self.flush_reasons[reason] += 1
 
     def __str__(self) -> str:
+        used, dense = (x.total / 1e9 for x in (self.operations, self.dense_operations))
+        updated = sum(map(sum, self.updated.values()))
         lines = [
             f"frames      {self.frames}",
-            f"operations  {self.operations.total / 1e9:.2f} G of {self.dense_operations.total / 1e9:.2f} G "
-            f"dense on the last frame; {self.ratio:.2f}x fewer over all",
-            f"updated     {sum(map(sum, self.updated.values()))} tokens over {len(self.updated)} gates",
+            f"operations  {used:.2f} G on the last frame, {dense:.2f} G dense; "
+            f"{self.ratio:.2f}x fewer over all frames",
+            f"updated     {updated} tokens over {len(self.updated)} gates",
             f"state       {self.state_bytes / 1e6:.1f} MB",
             f"time        {self.seconds * 1e3:.1f} ms",
             f"flushes     {dict(self.flush_reasons)}",

@@ -41,7 +41,7 @@ class Stream:
     cut, and everything when the frame's size or dtype or the model's device changes.
 
     Args:
-        model: A model that `eventful.convert` has converted, in eval mode.
+        model: A model that `eventful.convert` has converted.
         policy: Overrides the policy given to `convert`; see the attribute.
         normalize: Apply the model's own mean and standard deviation (its `pretrained_cfg`) to
             frames in [0, 1]; otherwise frames are what the model takes.
@@ -50,12 +50,13 @@ class Stream:
         method: The model's method to run, such as "forward_features".
 
     Raises:
-        ValueError: The model is not converted, or says no mean and standard deviation.
+        ValueError: The model is not converted, has been changed since in a way that its adapter
+            does not know, has no such method, or says no mean and standard deviation.
 
     Example:
         >>> import timm, eventful
         >>> model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=5).eval()
-        >>> stream = Stream(eventful.convert(model, policy=eventful.TopR(1)))
+        >>> stream = Stream(eventful.convert(model, policy=eventful.TopR(1)), scene_cuts=None)
         >>> for frame in torch.rand(3, 1, 3, 32, 32):
         ...     logits = stream(frame)
         >>> stream.stats.updated["blocks.0.qkv"]  # the class token and one patch
@@ -72,13 +73,16 @@ class Stream:
         method: str = "forward",
     ) -> None:
         self._frame = Frame(self._first_gate)
+        for block in eventful_blocks(model).values():
+            block.account(block.original, block.name)
+        self._model = model
         self._module = _bound_copy(model, self._frame)
-        self._blocks = eventful_blocks(self._module)
+        self._blocks = {block.name: block for block in eventful_blocks(self._module).values()}
         if not self._blocks:
             raise ValueError(
                 "this model holds no eventful block; call eventful.convert(model, policy=...) first"
             )
-        self._call: Callable[[Tensor], Any] = getattr(self._module, method)
+        self._call = _method(self._module, method)
         self._normalization = _normalization(model) if normalize else None
         self._channels = _channels(model)
         self._scene_cuts = scene_cuts
@@ -130,17 +134,24 @@ class Stream:
         reason = self._reset_reason(x)
         return self._run(x) if reason is None else self._run_first(x, reason)
 
+    @property
+    def gates(self) -> list[str]:
+        """The names of all gates."""
+        return list(self._policies())
+
     def reset(self, rows: list[int] | None = None) -> None:
         """Compute the next frame in full, of all batch rows or of the given ones.
 
         Raises:
             ValueError: There is no such row.
         """
+        if self._size is None or (self._pending is not None and self._pending[0] is None):
+            return  # the next frame is computed in full anyway
         batch = len(self._histories)
         if rows is not None and not all(0 <= row < batch for row in rows):
             raise ValueError(f"rows must lie from 0 to {batch - 1}, got {rows}")
-        if self._size is not None:
-            self._pending = rows, "requested"
+        asked = self._pending[0] or [] if self._pending else []
+        self._pending = None if rows is None else sorted({*asked, *rows}), "requested"
 
     def gate(self, name: str) -> GateView:
         """Look at what a gate, such as "blocks.3.qkv", did on the last frame.
@@ -149,8 +160,8 @@ class Stream:
             ValueError: There is no such gate, or no frame yet.
         """
         block, _, stage = name.rpartition(".")
-        if name not in self._policies():
-            raise ValueError(f"no gate is called {name!r}; there are {', '.join(self._policies())}")
+        if name not in self.gates:
+            raise ValueError(f"no gate is called {name!r}; there are {', '.join(self.gates)}")
         state = _binding(self._blocks[block]).state.gates.get(stage)  # type: ignore[call-overload]
         if state is None:
             raise ValueError("there is nothing to see at a gate before the first frame")
@@ -176,7 +187,9 @@ class Stream:
                 name: {key: tensor.clone() for key, tensor in state.tensors().items()}
                 for name, state in states.items()
             },
-            "turns": {name: state.attention.turn for name, state in states.items() if state.attention},
+            "turns": {
+                name: state.attention.turn for name, state in states.items() if state.attention
+            },
             "policies": snapshots.policy_texts(self._policies()),
             "histories": [list(history) for history in self._histories],
             "pending": list(self._pending) if self._pending else None,
@@ -203,8 +216,10 @@ class Stream:
         shape, dtype = content["frame"]
         size = tuple(shape), getattr(torch, dtype.removeprefix("torch.")), self._device
         if self._size is not None and self._size != size:
-            raise ValueError(f"the snapshot is of frames {size}, this stream runs {self._size}; "
-                             f"load it into a new stream")
+            raise ValueError(
+                f"the snapshot is of frames {size}, this stream runs {self._size}; "
+                f"load it into a new stream"
+            )
         states = {
             name: BlockState.from_tensors(
                 {key: tensor.to(self._device, copy=True) for key, tensor in tensors.items()},
@@ -231,7 +246,7 @@ class Stream:
 
     def _prepare(self, frame: Tensor) -> Tensor:
         """Check a frame and bring it to the model's device and dtype."""
-        if self._module.training:
+        if any(m.training for m in (self._model, *eventful_blocks(self._model).values())):
             raise RuntimeError("the model is in train mode; call model.eval()")
         if not isinstance(frame, Tensor) or not frame.is_floating_point():
             kind = frame.dtype if isinstance(frame, Tensor) else type(frame).__name__
@@ -307,11 +322,9 @@ class Stream:
         self._frame.flush, self._frame.reached = [], False
         for block in self._blocks.values():
             _binding(block).runs = 0
-        start = time.perf_counter()
+        start = _now(x)
         output = self._call(x)
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
-        seconds = time.perf_counter() - start
+        seconds = _now(x) - start
         runs = {name: _binding(block).runs for name, block in self._blocks.items()}
         odd = {name: count for name, count in runs.items() if count != 1}
         if odd:
@@ -376,13 +389,13 @@ class Stream:
 
 def _bound_copy(module: nn.Module, frame: Frame) -> nn.Module:
     """Copy the module tree down to its eventful blocks; weights and all else stay shared."""
-    if isinstance(module, EventfulBlock):
-        twin = copy.copy(module)
-        twin.binding = Binding(frame, dict(module.default_policies))
-        return twin
     if not eventful_blocks(module):
         return module
     twin = copy.copy(module)
+    twin.training = False
+    if isinstance(twin, EventfulBlock):
+        twin.binding = Binding(frame, dict(twin.default_policies))
+        return twin
     twin._modules = {
         name: child if child is None else _bound_copy(child, frame)
         for name, child in module._modules.items()
@@ -402,18 +415,38 @@ def _size(x: Tensor) -> tuple[Any, ...]:
     return tuple(x.shape), x.dtype, x.device
 
 
+def _now(x: Tensor) -> float:
+    """The time when all work queued on x's device is done."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()
+
+
+def _method(module: nn.Module, name: str) -> Callable[[Tensor], Any]:
+    if name == "forward":
+        return module  # with its hooks
+    method = getattr(module, name, None)
+    if not callable(method):
+        raise ValueError(f"a {type(module).__name__} has no method {name!r}")
+    return method
+
+
 def _channels(model: nn.Module) -> int | None:
-    """The image channels that the model's first convolution takes."""
-    convolutions = (m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
-    return next(convolutions, None)
+    """The image channels that the model's patch embedding takes, where it has one."""
+    for module in model.modules():
+        proj = getattr(getattr(module, "patch_embed", None), "proj", None)
+        if isinstance(proj, nn.Conv2d):
+            return proj.in_channels
+    return None
 
 
 def _normalization(model: nn.Module) -> tuple[Tensor, Tensor]:
-    config = getattr(model, "pretrained_cfg", None) or {}
-    if "mean" not in config or "std" not in config:
-        raise ValueError(
-            "normalize=True needs a model with pretrained_cfg['mean'] and ['std'], as timm's have; "
-            "normalise the frames yourself and leave it out"
-        )
-    mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
-    return mean, std
+    for module in model.modules():
+        config: Any = getattr(module, "pretrained_cfg", None) or {}
+        if "mean" in config and "std" in config:
+            mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+            return mean, std
+    raise ValueError(
+        "normalize=True needs a model with pretrained_cfg['mean'] and ['std'], as timm's have; "
+        "normalise the frames yourself and leave it out"
+    )

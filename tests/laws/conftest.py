@@ -37,7 +37,7 @@ def _gated():
 
 
 FAMILIES = {
-    "plain": lambda: _vit(),
+    "plain": _vit,
     "layer_scale": lambda: _vit(init_values=0.5, drop_path_rate=0.1),
     "qk_norm": lambda: _vit(qk_norm=True),
     "registers": lambda: _vit(reg_tokens=4, no_embed_class=True),
@@ -89,7 +89,7 @@ def build(name: str, dtype: torch.dtype = torch.float32):
 
 
 def clip(frames: int, batch: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0):
-    """A moving bright square over a noisy background that drifts slowly: (frames, batch, 3, H, W)."""
+    """A moving square over a noisy background that drifts slowly: (frames, batch, 3, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     height, width = SIZE
     background = torch.randn(batch, 3, height, width, generator=generator)

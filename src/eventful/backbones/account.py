@@ -32,21 +32,31 @@ def account(
     for child, value in module.named_children():
         path = f"{name}.{child}"
         if child not in children:
-            raise ValueError(f"cannot convert {name}: it holds {path}, a {_type(value)}, which "
-                             f"{_type(module)} is not known to have; {_MEND}")
+            raise ValueError(
+                f"cannot convert {name}: it holds {path}, a {_type(value)}, which "
+                f"{_type(module)} is not known to have; {_MEND}"
+            )
         if type(value) not in children[child]:
             known = ", ".join(sorted(kind.__name__ for kind in children[child]))
-            raise ValueError(f"cannot convert {name}: {path} is a {_type(value)}; known here are "
-                             f"{known}; {_MEND}")
+            raise ValueError(
+                f"cannot convert {name}: {path} is a {_type(value)}; known here are "
+                f"{known}; {_MEND}"
+            )
     held = [key for key, _ in module.named_parameters(recurse=False)]
     held += [key for key, _ in module.named_buffers(recurse=False)]
     for key in held:
         if key not in own:
-            raise ValueError(f"cannot convert {name}: {_type(module)} holds the tensor {key}, "
-                             f"whose use is unknown; {_MEND}")
+            raise ValueError(
+                f"cannot convert {name}: {_type(module)} holds the tensor {key}, "
+                f"whose use is unknown; {_MEND}"
+            )
     if not called and (module._forward_hooks or module._forward_pre_hooks):
-        raise ValueError(f"cannot convert {name}: it has forward hooks, and its forward is not "
-                         f"called once converted; remove them, or hook one of its submodules")
+        raise ValueError(
+            f"cannot convert {name}: it has forward hooks, and its forward is not "
+            f"called once converted; remove them, or hook one of its submodules"
+        )
+    if "forward" in vars(module):
+        raise ValueError(f"cannot convert {name}: its forward has been replaced; {_MEND}")
 
 
 _MEND = "leave the block out with where=..., or write an adapter (CONTRIBUTING.md)"

@@ -20,6 +20,11 @@ class TimmEvaBlock(parts.TimmPreNormBlock):
     are buffered once for each query head. LayerScale belongs to the buffered functions.
     """
 
+    gamma_1: Tensor | None
+    gamma_2: Tensor | None
+    drop_path1: nn.Module
+    drop_path2: nn.Module
+
     @staticmethod
     def account(original: nn.Module, name: str) -> None:
         """Check that the block holds only what this adapter knows."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import (
-    Attention,
-    AttentionRope,
     DropPath,
     GluMlp,
     LayerNorm,
@@ -28,7 +28,7 @@ from torch.nn.modules import activation as torch_activations
 from eventful.backbones.account import Types, account
 from eventful.blocks import EventfulBlock, Stage, TokenOperations
 
-TimmAttention = Attention | AttentionRope | EvaAttention
+TimmAttention = Any  # Attention, AttentionRope or EvaAttention: timm declares no attribute types
 
 NORMS: Types = (
     nn.LayerNorm,
@@ -45,13 +45,15 @@ DROPOUT: Types = (nn.Dropout, nn.Identity)
 DROP_PATH: Types = (DropPath, nn.Identity)
 LAYER_SCALE: Types = (LayerScale, nn.Identity)
 MLPS: Types = (Mlp, GluMlp, SwiGLU)
+_NOT_ELEMENTWISE = ("MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "GLU")
 _ELEMENTWISE: Types = tuple(
     kind
     for module in (torch_activations, timm_activations)
     for kind in vars(module).values()
     if isinstance(kind, type)
     and issubclass(kind, nn.Module)
-    and kind.__name__ not in ("MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "GLU")
+    and kind.__name__
+    not in ("MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "GLU")
 )
 
 
@@ -62,6 +64,11 @@ class TimmPreNormBlock(EventfulBlock):
     QKV gate and buffered beside them) stand before the projection gate, which sits directly before
     the output projection, so that a change of any of them reaches it.
     """
+
+    attn: Any
+    norm1: nn.Module
+    norm2: nn.Module
+    mlp: nn.Module
 
     @property
     def heads(self) -> int:
@@ -77,6 +84,11 @@ class TimmPreNormBlock(EventfulBlock):
     def head_dim(self) -> int:
         """d, the size of one head."""
         return self.attn.head_dim
+
+    @property
+    def extra_width(self) -> int:
+        """Columns of the attention gate behind q, k, v."""
+        return 0 if self.attn.gate is None else self.heads * self.head_dim
 
     def norm_1(self, x: Tensor) -> Tensor:
         """Normalise the input of the attention branch."""
@@ -109,7 +121,7 @@ def account_branches(block: nn.Module, name: str) -> None:
     for part in ("norm1", "norm2"):
         account_norm(getattr(block, part), f"{name}.{part}")
     account_attention(block.attn, f"{name}.attn")
-    account_mlp(block.mlp, f"{name}.mlp")
+    account_mlp(block.get_submodule("mlp"), f"{name}.mlp")
 
 
 def account_norm(module: nn.Module, name: str) -> None:
@@ -142,9 +154,7 @@ def account_attention(attn: TimmAttention, name: str) -> None:
     account(attn, name, children, own, called=False)
 
 
-def project_qkv(
-    attn: TimmAttention, c: Tensor, positions: Tensor, rope: Tensor | None
-) -> Tensor:
+def project_qkv(attn: TimmAttention, c: Tensor, positions: Tensor, rope: Tensor | None) -> Tensor:
     """Compute q, k, v, and the attention gate where there is one, of some tokens.
 
     Args:
@@ -175,14 +185,21 @@ def project_qkv(
 def _project(attn: TimmAttention, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Project to q (total, heads, dim) and k, v (total, key heads, dim), biases included."""
     if attn.qkv is None:
-        q, k, v = attn.q_proj(c), attn.k_proj(c), attn.v_proj(c)
-    elif getattr(attn, "q_bias", None) is None:
-        q, k, v = attn.qkv(c).chunk(3, dim=1)
+        parts = attn.q_proj(c), attn.k_proj(c), attn.v_proj(c)
     else:
-        bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
-        q, k, v = functional.linear(c, attn.qkv.weight, bias).chunk(3, dim=1)
-    q, k, v = (x.unflatten(1, (-1, attn.head_dim)) for x in (q, k, v))
+        parts = _fused_projection(attn, c).chunk(3, dim=1)
+    q, k, v = (x.unflatten(1, (-1, attn.head_dim)) for x in parts)
     return q, k, v
+
+
+def _fused_projection(attn: TimmAttention, c: Tensor) -> Tensor:
+    """Apply one projection to q, k, v; EVA holds its biases apart from the layer."""
+    if getattr(attn, "q_bias", None) is None:
+        return attn.qkv(c)
+    bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
+    if attn.qkv_bias_separate:
+        return attn.qkv(c) + bias
+    return functional.linear(c, attn.qkv.weight, bias)
 
 
 def _rotation_table(rope: Tensor, prefix: int, positions: Tensor) -> Tensor:

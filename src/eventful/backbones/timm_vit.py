@@ -1,4 +1,4 @@
-"""timm's `vision_transformer.Block`: plain ViT, DeiT-3, DINOv2, CLIP and SigLIP towers, and more."""
+"""timm's `vision_transformer.Block`: plain ViT, DeiT-3, DINOv2, CLIP and SigLIP towers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ class TimmBlock(parts.TimmPreNormBlock):
 
     LayerScale belongs to the buffered functions.
     """
+
+    ls1: nn.Module
+    ls2: nn.Module
+    drop_path1: nn.Module
+    drop_path2: nn.Module
 
     @staticmethod
     def account(original: nn.Module, name: str) -> None:

@@ -2,7 +2,8 @@
 
 For queries q and a set S of keys, the state of S is
 
-    L_S = log sum_{j in S} exp(q . k_j * scale),    o_S = sum_{j in S} exp(q . k_j * scale - L_S) v_j
+    L_S = log sum_{j in S} exp(q . k_j * scale)
+    o_S = sum_{j in S} exp(q . k_j * scale - L_S) v_j
 
 States of disjoint sets merge, and a subset's state can be taken out of its superset's. The algebra
 is known from continual inference (Hedegaard and Iosifidis 2022) and from log-sum-exp merging in
@@ -42,7 +43,7 @@ def attend(
         v: (batch, heads, keys, dim).
         scale: Factor on the scores, usually dim ** -0.5.
         bias: Added to the scores, broadcastable to (batch, heads, queries, keys); -inf masks a key.
-        backend: "fused" or "plain"; by default the fastest that the device has.
+        backend: "fused" or "plain"; by default "fused" on a CPU and "plain" elsewhere.
 
     Returns:
         Output (batch, heads, queries, dim) in q's dtype and log-sum-exp (batch, heads, queries) in

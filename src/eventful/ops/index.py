@@ -66,7 +66,9 @@ class Index:
 
     def mask(self) -> Tensor:
         """The set as a boolean mask (batch, tokens)."""
-        mask = torch.zeros(len(self.counts) * self.tokens, dtype=torch.bool, device=self.flat.device)
+        mask = torch.zeros(
+            len(self.counts) * self.tokens, dtype=torch.bool, device=self.flat.device
+        )
         mask[self.flat] = True
         return mask.view(-1, self.tokens)
 

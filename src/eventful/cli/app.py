@@ -1,0 +1,135 @@
+"""Commands and their options."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from eventful.attention import FORMS
+from eventful.cli import inspection, running
+from eventful.policies import parse
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Run vision transformers on video by recomputing only what changed.",
+)
+
+Model = Annotated[str, typer.Option(help="'demo', or 'timm:NAME' for any timm model.")]
+PolicyText = Annotated[
+    str, typer.Option(help="top:256, fraction:0.25, threshold:1.0 or all.", show_default=True)
+]
+Attention = Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone to standard output.")]
+
+
+@app.callback()
+def _commands() -> None:
+    """Keep `eventful` a group of commands."""
+
+
+@app.command()
+def run(
+    video: Annotated[
+        Path | None,
+        typer.Argument(help="A video file or a folder of images; without it, the demo clip."),
+    ] = None,
+    model: Model = "demo",
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of a timm model; without it, timm downloads them.")
+    ] = None,
+    policy: PolicyText = "fraction:0.25",
+    size: Annotated[
+        int | None, typer.Option(help="Side of the square input in pixels [the model's own].")
+    ] = None,
+    keep_aspect: Annotated[
+        bool, typer.Option("--keep-aspect", help="Let --size be the long side of the video.")
+    ] = False,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("eventful-out"),
+    check_every: Annotated[
+        int, typer.Option(min=1, help="Run the dense model too on every so many frames.")
+    ] = 10,
+    gate: Annotated[str, typer.Option(help="The gate to picture.")] = "blocks.3.qkv",
+    attention: Attention = "incremental",
+    scene_cuts: Annotated[
+        bool, typer.Option(help="Compute frames behind a scene cut in full.")
+    ] = True,
+    json_output: Json = False,
+) -> None:
+    """Run a model over a video; write what it saw, what it cost and how far it is from dense.
+
+    Writes overlay.mp4 (input, result, error of the gate, updated patches), frames.csv,
+    summary.json and summary.png. Ctrl-C ends early and leaves all four for the frames done.
+    """
+    with _errors():
+        summary = running.run(
+            running.Settings(
+                video=video,
+                model=model,
+                weights=weights,
+                policy=parse(policy),
+                size=size,
+                keep_aspect=keep_aspect,
+                frames=frames,
+                out=out,
+                check_every=check_every,
+                gate=gate,
+                attention=attention,
+                scene_cuts=scene_cuts,
+            ),
+            Console(stderr=True),
+        )
+    _print(summary, json_output, running.table)
+    if summary["interrupted"]:
+        raise typer.Exit(130)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A timm model name, or 'demo'.")],
+    policy: PolicyText = "fraction:0.25",
+    size: Annotated[int | None, typer.Option(help="Side of the input [the model's own].")] = None,
+    attention: Attention = "incremental",
+    json_output: Json = False,
+) -> None:
+    """Show which blocks of a model convert, and what they cost dense and eventful.
+
+    Nothing is downloaded or computed: the model is built without weights.
+    """
+    with _errors():
+        report = inspection.inspect(model, parse(policy), size, attention)
+    _print(report, json_output, inspection.table)
+    if not report["converts"]:
+        raise typer.Exit(1)
+
+
+def _print(result: dict[str, Any], as_json: bool, table: Any) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    else:
+        Console().print(table(result))
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn a user's mistake into one line; anything else is ours and keeps its traceback."""
+    try:
+        yield
+    except (
+        ValueError,
+        TypeError,
+        FileNotFoundError,
+        ModuleNotFoundError,
+        PermissionError,
+    ) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise typer.Exit(2) from error

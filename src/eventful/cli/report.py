@@ -1,0 +1,147 @@
+"""What `eventful run` writes beside the overlay: a table, a summary and a plot."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Row:
+    """One frame of a run.
+
+    Attributes:
+        frame: Number, from 0.
+        time_s: Time in the video.
+        operations: Multiply-accumulates used.
+        dense_operations: Those of the dense model.
+        updated_share: Updated tokens over tokens, mean over all gates.
+        milliseconds: Wall time of the eventful model.
+        flush: Why the frame was computed in full, or empty.
+        dense_milliseconds: Wall time of the dense model, on checked frames.
+        relative_error: Of the final patch tokens, on checked frames.
+    """
+
+    frame: int
+    time_s: float
+    operations: int
+    dense_operations: int
+    updated_share: float
+    milliseconds: float
+    flush: str
+    dense_milliseconds: float | None = None
+    relative_error: float | None = None
+
+
+class Table:
+    """Writes rows to a CSV file as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow([field.name for field in fields(Row)])
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, row: Row) -> None:
+        """Write one row through to the file."""
+        self._writer.writerow(["" if value is None else value for value in asdict(row).values()])
+        self._file.flush()
+
+
+def summarize(rows: list[Row]) -> dict[str, Any]:
+    """Work out the figures of a run (SYSTEM: operations ratio, medians, relative error).
+
+    Times are medians over the frames on which both models ran and that were no flushes; errors
+    are over all checked frames; the operations ratio is over all frames, first ones included.
+    """
+    used, dense = sum(r.operations for r in rows), sum(r.dense_operations for r in rows)
+    timed = [r for r in rows if r.dense_milliseconds is not None and not r.flush]
+    errors = [r.relative_error for r in rows if r.relative_error is not None]
+    ours = _median(r.milliseconds for r in timed)
+    theirs = _median(r.dense_milliseconds for r in timed if r.dense_milliseconds is not None)
+    return {
+        "frames": len(rows),
+        "operations": {"dense": dense, "eventful": used, "ratio": dense / used if used else None},
+        "time_ms": {
+            "dense": theirs,
+            "eventful": ours,
+            "speedup": theirs / ours if theirs and ours else None,
+        },
+        "relative_error": {
+            "mean": statistics.fmean(errors) if errors else None,
+            "max": max(errors, default=None),
+        },
+        "checked_frames": len(errors),
+        "flushes": [{"frame": r.frame, "reason": r.flush} for r in rows if r.flush],
+    }
+
+
+def _median(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return statistics.median(values) if values else None
+
+
+def machine() -> dict[str, Any]:
+    """Name the machine and the versions that figures were measured on."""
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write a file that is either the old one or the whole new one."""
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Draw operations, updated share and error over the frames; flushes are vertical lines."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    frames = [r.frame for r in rows]
+    top.plot(frames, [r.dense_operations / 1e9 for r in rows], "--", color="grey", label="dense")
+    top.plot(frames, [r.operations / 1e9 for r in rows], label="eventful")
+    top.set_ylabel("operations (10⁹)")
+    top.set_ylim(bottom=0)
+    top.legend(loc="upper right")
+    middle.plot(frames, [r.updated_share for r in rows])
+    middle.set_ylabel("updated share")
+    middle.set_ylim(0, 1.05)
+    checked = [r for r in rows if r.relative_error is not None]
+    bottom.plot([r.frame for r in checked], [r.relative_error or 0.0 for r in checked], "o-", ms=3)
+    bottom.set_ylabel("relative error")
+    bottom.set_ylim(bottom=0)
+    bottom.set_xlabel("frame")
+    for axis in (top, middle, bottom):
+        for row in rows:
+            if row.flush:
+                axis.axvline(row.frame, color="tab:red", lw=0.6)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,195 @@
+"""What can be run: the demo's saliency network, or any timm model pictured by its features."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eventful.cli.panels import PrincipalColours, heat
+from eventful.models import saliency_vit
+
+Grid = tuple[int, int]
+Picture = Callable[[Tensor, Grid], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to run.
+
+    Attributes:
+        name: As the user wrote it.
+        backbone: What is converted; `forward_features` gives the final tokens.
+        picture: Patch tokens (1, patches, dim) and their grid to an RGB image.
+        title: What that image shows.
+    """
+
+    name: str
+    backbone: nn.Module
+    picture: Picture
+    title: str
+
+    @property
+    def prefix(self) -> int:
+        """Class and register tokens in front of the patch tokens."""
+        return int(getattr(self.backbone, "num_prefix_tokens", 0))
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Bring an image in [0, 1] to the model's mean and standard deviation."""
+        config: Any = self.backbone.pretrained_cfg
+        mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+        return (image - mean) / std
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model before it is built: its patch and default size are needed to open the video.
+
+    Attributes:
+        patch: Side of a patch in pixels.
+        size: Side of the input that the model was made for.
+        build: Makes the subject for an input of a height and width.
+    """
+
+    patch: int
+    size: int
+    build: Callable[[int, int], Subject]
+
+
+def plan(model: str, weights: Path | None) -> Plan:
+    """Find a model by name.
+
+    Raises:
+        ValueError: There is no such model, or its weights do not fit.
+        FileNotFoundError: There is no such weights file.
+    """
+    if model == "demo":
+        if weights is not None:
+            raise ValueError("--weights goes with --model timm:NAME; the demo has its own")
+        return Plan(14, 518, _demo)
+    kind, _, name = model.partition(":")
+    if kind != "timm" or not name:
+        raise ValueError(f"--model is 'demo' or 'timm:NAME', got {model!r}")
+    backbone = load_timm(name, weights)
+    return Plan(
+        patch_size(backbone), input_size(backbone), lambda h, w: _timm(model, backbone, h, w)
+    )
+
+
+def _demo(height: int, width: int) -> Subject:
+    model = saliency_vit((height, width)).eval()
+
+    def picture(tokens: Tensor, grid: Grid) -> np.ndarray:
+        return heat(model.decoder(tokens, grid)[0, 0].numpy())
+
+    return Subject("demo", model.backbone, picture, "saliency")
+
+
+def _timm(name: str, backbone: nn.Module, height: int, width: int) -> Subject:
+    if not hasattr(backbone, "set_input_size"):
+        raise ValueError(f"{name} does not take inputs of another size than its own")
+    backbone.set_input_size(img_size=(height, width))  # type: ignore[operator]
+    return Subject(name, backbone, PrincipalColours(), "principal components of the features")
+
+
+def load_timm(name: str, weights: Path | None) -> nn.Module:
+    """Build a timm model with weights from a file, or as timm downloads them."""
+    check_name(name)
+    import timm  # noqa: PLC0415
+
+    if weights is not None:
+        model = timm.create_model(name, num_classes=0).eval()
+        load_weights(model, weights)
+        return model
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0).eval()
+    except Exception as error:
+        raise ValueError(
+            f"timm could not get the weights of {name} ({type(error).__name__}: {error}); with no "
+            f"network, pass --weights FILE"
+        ) from error
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know, with near ones."""
+    import timm  # noqa: PLC0415
+
+    if not timm.is_model(name):
+        known = timm.list_models()
+        near = get_close_matches(name, known, n=5, cutoff=0.5)
+        near = near or [other for other in known if name.split("_", maxsplit=1)[0] in other][:5]
+        raise ValueError(f"timm has no model {name!r}; near names: {', '.join(near) or 'none'}")
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a state dict from a .safetensors or .pth file, without running code in it.
+
+    Keys of the classifier are left out, since features are what is run; every other key must fit.
+    """
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from timm.models import load_state_dict  # noqa: PLC0415
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no weights file {path}")
+    try:
+        state = load_state_dict(str(path))
+        adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        state = adapt(state, model) if adapt else state
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        SafetensorError,
+        AttributeError,
+    ) as error:
+        raise ValueError(
+            f"{path} is refused: it is damaged, or holds more than tensors; save it with "
+            f"torch.save(model.state_dict(), path) or safetensors"
+        ) from error
+    state = {key: value for key, value in state.items() if not key.startswith("head.")}
+    wrong = _mismatch(model.state_dict(), state)
+    if wrong:
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(wrong)}")
+    model.load_state_dict(state)
+
+
+_DAMAGED = pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, KeyError
+
+
+def _mismatch(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    shapes = [
+        f"{key} is {tuple(theirs[key].shape)} there and {tuple(ours[key].shape)} here"
+        for key in ours.keys() & theirs.keys()
+        if ours[key].shape != theirs[key].shape
+    ]
+    groups = (
+        ("missing", sorted(ours.keys() - theirs.keys())),
+        ("unknown", sorted(theirs.keys() - ours.keys())),
+        ("of another shape", sorted(shapes)),
+    )
+    return [f"{len(keys)} {what}, such as {keys[0]}" for what, keys in groups if keys]
+
+
+def patch_size(backbone: nn.Module) -> int:
+    """Side of a model's patch."""
+    size = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    if size is None or size[0] != size[1]:
+        raise ValueError(
+            f"a {type(backbone).__name__} has no square patches to picture; run it from Python "
+            f"with eventful.Stream"
+        )
+    return int(size[0])
+
+
+def input_size(backbone: nn.Module) -> int:
+    """Side of the input that a model was made for."""
+    config: Any = backbone.pretrained_cfg
+    return int(config["input_size"][-1])
