@@ -16,7 +16,14 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch.nn import functional as F
 
-from eventful.models import SaliencyDecoder, demo_clip, saliency, saliency_vit, saliency_weights
+from eventful.models import (
+    SaliencyDecoder,
+    demo_clip,
+    saliency,
+    saliency_onnx,
+    saliency_vit,
+    saliency_weights,
+)
 
 TOLERANCE = 1e-4
 OWN_SIZE = (224, 224)  # the size that the ONNX file declares
@@ -230,7 +237,7 @@ def test_linear_weight_is_named_after_its_bias(tmp_path):
         onnx.helper.make_node("MatMul", ["x", "onnx::MatMul_7"], ["product"]),
         onnx.helper.make_node("Add", ["layer.bias", "product"], ["sum"]),
     ]
-    weights = saliency._read_onnx(tiny_file(tmp_path / "tiny.onnx", nodes, ["onnx::MatMul_7"]))
+    weights = saliency_onnx.read_onnx(tiny_file(tmp_path / "tiny.onnx", nodes, ["onnx::MatMul_7"]))
     assert list(weights) == ["layer.weight"]
     assert weights["layer.weight"].shape == (5, 3)
     assert weights["layer.weight"][4, 1] == 9
@@ -248,13 +255,13 @@ def test_linear_weight_is_named_after_its_bias(tmp_path):
 )
 def test_unknown_initializers_are_named(tmp_path, nodes):
     with pytest.raises(ValueError, match="cannot tell which parameter onnx::7 is"):
-        saliency._read_onnx(tiny_file(tmp_path / "tiny.onnx", nodes, ["onnx::7"]))
+        saliency_onnx.read_onnx(tiny_file(tmp_path / "tiny.onnx", nodes, ["onnx::7"]))
 
 
 def test_two_initializers_of_one_name_are_refused(tmp_path):
     nodes = [onnx.helper.make_node("Concat", ["x", name], ["y" + name]) for name in UNNAMED]
     with pytest.raises(ValueError, match=r"hold backbone\.pos_embed\.class; onnx::8 is one"):
-        saliency._read_onnx(tiny_file(tmp_path / "tiny.onnx", nodes, UNNAMED))
+        saliency_onnx.read_onnx(tiny_file(tmp_path / "tiny.onnx", nodes, UNNAMED))
 
 
 @pytest.mark.parametrize(
@@ -266,14 +273,14 @@ def test_two_initializers_of_one_name_are_refused(tmp_path):
     ids=["left over", "left out"],
 )
 def test_loading_is_strict(monkeypatch, change, message):
-    read = saliency._read_onnx
+    read = saliency_onnx.read_onnx
 
     def changed(path):
         weights = read(path)
         change(weights)
         return weights
 
-    monkeypatch.setattr(saliency, "_read_onnx", changed)
+    monkeypatch.setattr(saliency, "read_onnx", changed)
     with pytest.raises(RuntimeError, match=f"(?s){message}"):
         saliency_vit(img_size=28)
 
