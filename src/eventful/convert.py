@@ -9,9 +9,10 @@ from torch import nn
 
 from eventful.attention import AttentionName
 from eventful.backbones import ADAPTERS, adapter_for
-from eventful.blocks import STAGES, EventfulBlock, Gating, Options, Prefix
+from eventful.blocks import EventfulBlock, Gating, Options, Prefix, eventful_blocks
 from eventful.gates import GateKind
 from eventful.policies import Policy, for_gates
+from eventful.state import STAGES
 
 M = TypeVar("M", bound=nn.Module)
 Where = Callable[[str, nn.Module], bool]
@@ -101,11 +102,6 @@ def restore(model: M) -> M:
     for block in blocks.values():
         block.original.training = block.training
     return _replace(model, {name: block.original for name, block in blocks.items()})
-
-
-def eventful_blocks(model: nn.Module) -> dict[str, EventfulBlock]:
-    """List a converted model's eventful blocks by name, in order."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, EventfulBlock)}
 
 
 def _blocks_to_convert(

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eventful.attention import AttentionName
-from eventful.blocks import STAGES, EventfulBlock, Stage
+from eventful.blocks import EventfulBlock
+from eventful.state import STAGES, Stage
 
 
 @dataclass(frozen=True)

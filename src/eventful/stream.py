@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections import deque
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from eventful import snapshots
-from eventful.blocks import STAGES, Binding, BlockState, EventfulBlock, Frame
-from eventful.convert import eventful_blocks
+from eventful.blocks import EventfulBlock, bound_copy, eventful_blocks
 from eventful.counting import BlockSize, Operations, dense_operations, frame_operations, outside
 from eventful.cuts import SceneCuts, change
+from eventful.inputs import Inputs
 from eventful.policies import Policy, for_gates
+from eventful.state import STAGES, Binding, BlockState, Frame
 from eventful.stats import Stats
 
 
@@ -76,15 +76,14 @@ class Stream:
         for block in eventful_blocks(model).values():
             block.account(block.original, block.name)
         self._model = model
-        self._module = _bound_copy(model, self._frame)
+        self._module = bound_copy(model, self._frame)
         self._blocks = {block.name: block for block in eventful_blocks(self._module).values()}
         if not self._blocks:
             raise ValueError(
                 "this model holds no eventful block; call eventful.convert(model, policy=...) first"
             )
         self._call = _method(self._module, method)
-        self._normalization = _normalization(model) if normalize else None
-        self._channels = _channels(model)
+        self._inputs = Inputs(model, normalize)
         self._scene_cuts = scene_cuts
         self._size: tuple[Any, ...] | None = None
         self._pending: tuple[list[int] | None, str] | None = None
@@ -130,7 +129,9 @@ class Stream:
                 its number of tokens. The stream is then as it was before.
             RuntimeError: The model is in train mode, or the frame asks for gradients.
         """
-        x = self._prepare(frame)
+        if any(m.training for m in (self._model, *eventful_blocks(self._model).values())):
+            raise RuntimeError("the model is in train mode; call model.eval()")
+        x = self._inputs.prepare(frame, next(self._module.parameters()), self.stats.frames)
         reason = self._reset_reason(x)
         return self._run(x) if reason is None else self._run_first(x, reason)
 
@@ -243,36 +244,6 @@ class Stream:
     @property
     def _device(self) -> torch.device:
         return next(self._module.parameters()).device
-
-    def _prepare(self, frame: Tensor) -> Tensor:
-        """Check a frame and bring it to the model's device and dtype."""
-        if any(m.training for m in (self._model, *eventful_blocks(self._model).values())):
-            raise RuntimeError("the model is in train mode; call model.eval()")
-        if not isinstance(frame, Tensor) or not frame.is_floating_point():
-            kind = frame.dtype if isinstance(frame, Tensor) else type(frame).__name__
-            raise TypeError(
-                f"expected a floating-point tensor (batch, {self._channels or 'channels'}, height, "
-                f"width), got {kind}; for 8-bit images use frame.float() / 255"
-            )
-        if frame.requires_grad:
-            raise RuntimeError("streams compute no gradients; pass frame.detach()")
-        if self._channels and (frame.ndim != 4 or frame.shape[1] != self._channels):
-            raise ValueError(
-                f"expected a frame (batch, {self._channels}, height, width), got "
-                f"{tuple(frame.shape)}"
-            )
-        if len(frame) == 0 or not frame.isfinite().all():
-            what = "no row" if len(frame) == 0 else "NaN or infinity"
-            raise ValueError(
-                f"frame {self.stats.frames} holds {what}; the stream is as it was before, go on "
-                f"with the next frame"
-            )
-        weight = next(self._module.parameters())
-        x = frame.to(weight.device, weight.dtype)
-        if self._normalization is not None:
-            mean, std = (values.to(x) for values in self._normalization)
-            x = (x - mean) / std
-        return x
 
     def _reset_reason(self, x: Tensor) -> str | None:
         """Say why nothing remembered can be used, if so."""
@@ -387,22 +358,6 @@ class Stream:
         return sum(t.nbytes for state in states for t in state.tensors().values())
 
 
-def _bound_copy(module: nn.Module, frame: Frame) -> nn.Module:
-    """Copy the module tree down to its eventful blocks; weights and all else stay shared."""
-    if not eventful_blocks(module):
-        return module
-    twin = copy.copy(module)
-    twin.training = False
-    if isinstance(twin, EventfulBlock):
-        twin.binding = Binding(frame, dict(twin.default_policies))
-        return twin
-    twin._modules = {
-        name: child if child is None else _bound_copy(child, frame)
-        for name, child in module._modules.items()
-    }
-    return twin
-
-
 _COUNTS = ("frames", "total_operations", "total_dense_operations")
 
 
@@ -429,24 +384,3 @@ def _method(module: nn.Module, name: str) -> Callable[[Tensor], Any]:
     if not callable(method):
         raise ValueError(f"a {type(module).__name__} has no method {name!r}")
     return method
-
-
-def _channels(model: nn.Module) -> int | None:
-    """The image channels that the model's patch embedding takes, where it has one."""
-    for module in model.modules():
-        proj = getattr(getattr(module, "patch_embed", None), "proj", None)
-        if isinstance(proj, nn.Conv2d):
-            return proj.in_channels
-    return None
-
-
-def _normalization(model: nn.Module) -> tuple[Tensor, Tensor]:
-    for module in model.modules():
-        config: Any = getattr(module, "pretrained_cfg", None) or {}
-        if "mean" in config and "std" in config:
-            mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
-            return mean, std
-    raise ValueError(
-        "normalize=True needs a model with pretrained_cfg['mean'] and ['std'], as timm's have; "
-        "normalise the frames yourself and leave it out"
-    )

@@ -26,7 +26,8 @@ from torch.nn import functional
 from torch.nn.modules import activation as torch_activations
 
 from eventful.backbones.account import Types, account
-from eventful.blocks import EventfulBlock, Stage, TokenOperations
+from eventful.blocks import EventfulBlock, TokenOperations
+from eventful.state import Stage
 
 TimmAttention = Any  # Attention, AttentionRope or EvaAttention: timm declares no attribute types
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from eventful.attention import FORMS
-from eventful.cli import inspection, running
+from eventful.cli import inspection, missing, running
 from eventful.policies import parse
 
 app = typer.Typer(
@@ -124,12 +124,7 @@ def _errors() -> Iterator[None]:
     """Turn a user's mistake into one line; anything else is ours and keeps its traceback."""
     try:
         yield
-    except (
-        ValueError,
-        TypeError,
-        FileNotFoundError,
-        ModuleNotFoundError,
-        PermissionError,
-    ) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        text = missing(error) if isinstance(error, ImportError) else str(error)
+        sys.stderr.write(f"error: {text}\n")
         raise typer.Exit(2) from error

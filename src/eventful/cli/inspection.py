@@ -10,9 +10,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from eventful.attention import Incremental
-from eventful.blocks import STAGES, EventfulBlock
-from eventful.cli.subjects import check_name, input_size
-from eventful.convert import convert, eventful_blocks
+from eventful.blocks import EventfulBlock, Options, eventful_blocks
+from eventful.cli.subjects import check_name, check_size, input_size, patch_size
+from eventful.convert import convert
 from eventful.counting import (
     BlockSize,
     Operations,
@@ -22,6 +22,7 @@ from eventful.counting import (
     state_values,
 )
 from eventful.policies import Policy, Threshold
+from eventful.state import STAGES
 
 
 def inspect(model: str, policy: Policy, size: int | None, attention: str) -> dict[str, Any]:
@@ -32,13 +33,16 @@ def inspect(model: str, policy: Policy, size: int | None, attention: str) -> dic
     """
     name = "vit_small_patch14_dinov2" if model == "demo" else model.removeprefix("timm:")
     check_name(name)
+    Options(attention=attention)  # type: ignore[arg-type]  # raises if there is no such form
     backbone = _build(name, size)
     report: dict[str, Any] = {"model": model, "policy": str(policy), "attention": attention}
     try:
         convert(backbone, policy, attention=attention)  # type: ignore[arg-type]
     except ValueError as error:
         return report | {"converts": False, "reason": str(error)}
-    side = size or input_size(backbone)
+    side = input_size(backbone) if size is None else size
+    if hasattr(backbone, "patch_embed"):
+        check_size(side, patch_size(backbone))
     tokens, other = _trace(backbone, side)
     blocks = eventful_blocks(backbone)
     first = next(iter(blocks.values()))
@@ -91,6 +95,8 @@ def _trace(backbone: nn.Module, side: int) -> tuple[int, int]:
     try:
         with torch.inference_mode(), outside(blocks) as observer:
             backbone(torch.empty(1, 3, side, side, device="meta"))
+    except AssertionError as error:
+        raise ValueError(f"the model takes no input of {side} x {side}: {error}") from error
     finally:
         handle.remove()
     return seen[0], observer.total

@@ -18,7 +18,7 @@ from torch import Tensor
 from eventful import SceneCuts, Stream, convert
 from eventful.cli.panels import Overlay
 from eventful.cli.report import Row, Table, machine, plot, summarize, write_json
-from eventful.cli.subjects import Grid, Plan, Subject, plan
+from eventful.cli.subjects import Grid, Plan, Subject, check_size, plan
 from eventful.models import demo_clip
 from eventful.policies import Policy
 from eventful.video import Frame, Reader, Writer
@@ -83,11 +83,9 @@ _FILES = ("overlay.mp4", "frames.csv", "summary.png")
 
 
 def _open(path: Path, settings: Settings, chosen: Plan) -> Reader:
-    size = settings.size or chosen.size
-    low = size // chosen.patch * chosen.patch
-    if not settings.keep_aspect and (size != low or size <= 0):
-        near = f"{low} or {low + chosen.patch}" if low > 0 else f"{chosen.patch}"
-        raise ValueError(f"--size {size} is no multiple of the patch of {chosen.patch}; use {near}")
+    size = chosen.size if settings.size is None else settings.size
+    if not settings.keep_aspect:
+        check_size(size, chosen.patch)
     return Reader(path, size, keep_aspect=settings.keep_aspect, patch=chosen.patch)
 
 
@@ -105,6 +103,7 @@ class _Job:
         self.stream = Stream(subject.backbone, scene_cuts=cuts, method="forward_features")
         if settings.gate not in self.stream.gates:
             raise ValueError(f"no gate {settings.gate!r}; there are {', '.join(self.stream.gates)}")
+        settings.policy.select(torch.zeros(1, grid[0] * grid[1]))  # raises if it does not fit
         known = [count for count in (reader.frames, settings.frames) if count]
         self.total = min(known) if known else None
         self.every = max(1, min(settings.check_every, (self.total or 10**9) // 4))

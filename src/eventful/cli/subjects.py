@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -140,16 +141,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"there is no weights file {path}")
     try:
-        state = load_state_dict(str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are about to be refused
+            state = load_state_dict(str(path))
         adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
         state = adapt(state, model) if adapt else state
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        SafetensorError,
-        AttributeError,
-    ) as error:
+    except (*_DAMAGED, SafetensorError) as error:
         raise ValueError(
             f"{path} is refused: it is damaged, or holds more than tensors; save it with "
             f"torch.save(model.state_dict(), path) or safetensors"
@@ -161,7 +158,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(state)
 
 
-_DAMAGED = pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, KeyError
+_DAMAGED = (  # what torch.load has been seen to raise on files cut short or full of other things
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
 
 
 def _mismatch(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
@@ -187,6 +192,14 @@ def patch_size(backbone: nn.Module) -> int:
             f"with eventful.Stream"
         )
     return int(size[0])
+
+
+def check_size(size: int, patch: int) -> None:
+    """Refuse a side that is no multiple of the patch, with near ones."""
+    low = size // patch * patch
+    if size != low or size <= 0:
+        near = f"{low} or {low + patch}" if low > 0 else f"{patch}"
+        raise ValueError(f"--size {size} is no multiple of the patch of {patch}; use {near}")
 
 
 def input_size(backbone: nn.Module) -> int:

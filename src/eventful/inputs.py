@@ -1,0 +1,82 @@
+"""Frames as a stream takes them: checked, on the model's device, normalised if asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Inputs:
+    """Checks frames and brings them to what the model takes.
+
+    Args:
+        model: The model; its patch embedding says how many channels a frame has.
+        normalize: Apply the model's own mean and standard deviation to frames in [0, 1].
+    """
+
+    def __init__(self, model: nn.Module, normalize: bool) -> None:
+        self._channels = patch_channels(model)
+        self._normalization = normalization(model) if normalize else None
+
+    def prepare(self, frame: Tensor, weight: Tensor, number: int) -> Tensor:
+        """Check a frame and bring it to the device and dtype of a weight of the model.
+
+        Args:
+            frame: (batch, channels, height, width), floating point.
+            weight: Any weight.
+            number: The frame's, for messages.
+
+        Raises:
+            TypeError: It is not a floating-point tensor.
+            ValueError: It has the wrong shape, no row, NaN or infinity.
+            RuntimeError: It asks for gradients.
+        """
+        self._check(frame, number)
+        x = frame.to(weight.device, weight.dtype)
+        if self._normalization is not None:
+            mean, std = (values.to(x) for values in self._normalization)
+            x = (x - mean) / std
+        return x
+
+    def _check(self, frame: Tensor, number: int) -> None:
+        shape = f"(batch, {self._channels or 'channels'}, height, width)"
+        if not isinstance(frame, Tensor) or not frame.is_floating_point():
+            kind = frame.dtype if isinstance(frame, Tensor) else type(frame).__name__
+            raise TypeError(
+                f"expected a floating-point tensor {shape}, got {kind}; for 8-bit images use "
+                f"frame.float() / 255"
+            )
+        if frame.requires_grad:
+            raise RuntimeError("streams compute no gradients; pass frame.detach()")
+        if self._channels and (frame.ndim != 4 or frame.shape[1] != self._channels):
+            raise ValueError(f"expected a frame {shape}, got {tuple(frame.shape)}")
+        if len(frame) == 0 or not frame.isfinite().all():
+            what = "no row" if len(frame) == 0 else "NaN or infinity"
+            raise ValueError(
+                f"frame {number} holds {what}; the stream is as it was before, go on with the "
+                f"next frame"
+            )
+
+
+def patch_channels(model: nn.Module) -> int | None:
+    """The image channels that the model's patch embedding takes, where it has one."""
+    for module in model.modules():
+        proj = getattr(getattr(module, "patch_embed", None), "proj", None)
+        if isinstance(proj, nn.Conv2d):
+            return proj.in_channels
+    return None
+
+
+def normalization(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, (1, channels, 1, 1) each, that the model was trained with."""
+    for module in model.modules():
+        config: Any = getattr(module, "pretrained_cfg", None) or {}
+        if "mean" in config and "std" in config:
+            mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+            return mean, std
+    raise ValueError(
+        "normalize=True needs a model with pretrained_cfg['mean'] and ['std'], as timm's have; "
+        "normalise the frames yourself and leave it out"
+    )
