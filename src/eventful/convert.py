@@ -84,8 +84,7 @@ def convert(
         )
         for name, (block, adapter) in found.items()
     }
-    model.eval()
-    return _replace(model, replacements)
+    return _replace(model, replacements).eval()
 
 
 def restore(model: M) -> M:

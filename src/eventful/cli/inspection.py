@@ -111,8 +111,6 @@ def _updated(policy: Policy, patches: int, prefix: int) -> int | None:
 
 def _block(size: BlockSize, attention: str, tokens: int, updated: int) -> Operations:
     """A frame of one block; rows that the guard sends back depend on the video and are left out."""
-    if updated == tokens:
-        return dense_operations(size, tokens)
     anchored = Incremental(size.heads, 1.0).rotated_rows(tokens)
     fresh = min(tokens, updated + anchored)
     return block_operations(

@@ -69,8 +69,8 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
         "interrupted": interrupted,
         "machine": machine(),
     }
-    files = {name: str(settings.out / name) for name in (*_FILES, "summary.json")}
-    summary["files"] = {name: file for name, file in files.items() if job.rows or "sum" in name}
+    names = (*_FILES, "summary.json") if job.rows else ("frames.csv", "summary.json")
+    summary["files"] = {name: str(settings.out / name) for name in names}
     if job.rows:
         plot(job.rows, settings.out / "summary.png")
     write_json(summary, settings.out / "summary.json")

@@ -1,0 +1,124 @@
+"""Where scene cuts are found, and how far the limits are from being wrong.
+
+    EVENTFUL_DATA=... python benchmarks/scene_cuts.py
+
+runs the first gate of the demo model over the demo clip (five cuts), the DAVIS sequences (pans and
+fast motion, no cut) and `vtest` (static camera, no cut), at several policies and sizes, and writes
+benchmarks/results/scene_cuts.json. A margin of 1.1 says that the limits could move by 10 % before
+a cut were missed or a frame without one were taken for one.
+"""
+
+import json
+import os
+from pathlib import Path
+from statistics import median
+
+from torch import Tensor, nn
+
+import eventful
+from eventful.cuts import change
+from eventful.models import demo_clip, saliency_vit
+from eventful.video import Reader
+
+POLICIES = {
+    224: (
+        "all",
+        "fraction:0.5",
+        "fraction:0.25",
+        "fraction:0.125",
+        "fraction:0.0625",
+        "threshold:20",
+    ),
+    518: ("all", "fraction:0.25", "fraction:0.0625"),
+}
+CUTS = {"demo clip": [30, 76, 137, 187, 242]}
+FRAMES = 260
+
+
+class FirstBlock(nn.Module):
+    """The demo's backbone up to its first block: all that the decision depends on."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.patch_embed, self.block = backbone.patch_embed, backbone.blocks[0]
+        self.position, self.num_prefix_tokens = backbone._pos_embed, backbone.num_prefix_tokens
+        self.pretrained_cfg = backbone.pretrained_cfg
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed a frame and run the block."""
+        return self.block(self.position(self.patch_embed(x)))
+
+
+class Watch:
+    """A stream, and the change and jump of each of its frames."""
+
+    def __init__(self, model: nn.Module, policy: str) -> None:
+        self.policy = policy
+        self.stream = eventful.Stream(model, policy=eventful.policies.parse(policy), normalize=True)
+        self.scores: list[float] = []
+        self._judge, self.stream._frame.on_first_gate = self.stream._first_gate, self._note
+
+    def _note(self, reference: Tensor, c: Tensor) -> list[int]:
+        history, limits = list(self.stream._histories[0]), eventful.SceneCuts()
+        moved = change(reference, c)[0]
+        jump = moved / median(history) if history else float("inf")
+        self.scores.append(min(moved / limits.level, jump / limits.jump))
+        return self._judge(reference, c)
+
+    def row(self, cuts: list[int]) -> dict:
+        """What was found; a score of 1 or more is a cut."""
+        flushes = self.stream.stats.flushes
+        others = [score for i, score in enumerate(self.scores, start=1) if i not in cuts]
+        return {
+            "policy": self.policy,
+            "frames": len(self.scores) + 1,
+            "cuts": cuts,
+            "found": [flush.frame for flush in flushes if flush.reason == "scene cut"],
+            "cut_margin": min((self.scores[i - 1] for i in cuts), default=None),
+            "other_margin": 1 / max(others),
+        }
+
+
+def measure(path: Path, model: nn.Module, size: int, cuts: list[int]) -> list[dict]:
+    """Run a video at every policy."""
+    watches = [Watch(model, policy) for policy in POLICIES[size]]
+    with Reader(path, size) as reader:
+        for frame in reader:
+            for watch in watches:
+                watch.stream(frame.image)
+            if frame.index + 1 == FRAMES:
+                break
+    return [watch.row(cuts) for watch in watches]
+
+
+def videos(root: Path) -> dict[str, Path]:
+    """The demo clip, vtest, and every DAVIS sequence."""
+    davis = root / "davis2016" / "JPEGImages" / "480p"
+    named = {"demo clip": demo_clip(), "vtest": root / "vtest" / "vtest.avi"}
+    return named | {folder.name: folder for folder in sorted(davis.iterdir())}
+
+
+def main() -> None:
+    """Measure everything and write the result."""
+    rows = []
+    for size in POLICIES:
+        model = eventful.convert(FirstBlock(saliency_vit(size).backbone), eventful.KeepAll())
+        for name, path in videos(Path(os.environ["EVENTFUL_DATA"])).items():
+            found = measure(path, model, size, CUTS.get(name, []))
+            rows += [{"video": name, "size": size} | row for row in found]
+            print(name, size, [row["found"] for row in found])
+    limits = eventful.SceneCuts()
+    result = {
+        "limits": {"level": limits.level, "jump": limits.jump, "memory": limits.memory},
+        "all_right": all(row["found"] == row["cuts"] for row in rows),
+        "smallest_cut_margin": min(row["cut_margin"] for row in rows if row["cuts"]),
+        "smallest_other_margin": min(row["other_margin"] for row in rows),
+        "rows": rows,
+    }
+    target = Path(__file__).parent / "results" / "scene_cuts.json"
+    target.write_text(json.dumps(result, indent=1) + "\n")
+    print({key: result[key] for key in result if key != "rows"})
+
+
+if __name__ == "__main__":
+    main()
