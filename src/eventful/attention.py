@@ -65,7 +65,8 @@ class Attention(ABC):
         """Compute everything from qkv (batch, tokens, 3 * heads * dim).
 
         Returns:
-            The output (batch, tokens, heads * dim) and the state.
+            The output (batch, tokens, heads * dim) and the state. They may share memory: read
+            the output, do not change it.
         """
 
     @abstractmethod
@@ -169,6 +170,9 @@ def _widen(qkv: Tensor) -> Tensor:
 def _update_product_(product: Tensor, q: Tensor, k: Tensor, index: Index) -> None:
     """Rewrite the updated rows and columns of B (batch, heads, tokens, tokens)."""
     for row, active in enumerate(index.rows()):
+        if len(active) == index.tokens:
+            product[row] = q[row] @ k[row].mT
+            continue
         product[row][:, active] = q[row][:, active] @ k[row].mT
         product[row][:, :, active] = q[row] @ k[row][:, active].mT
 
@@ -183,7 +187,8 @@ class Incremental(Attention):
     relative error grows as mass falls below that peak, over one update or over many. A row whose
     mass falls by more than `guard` below its peak in any head is therefore computed anew. A test
     on each update alone would not do: losses of 0.06, one after the other, compound. Besides, rows
-    are computed anew in rotation so that none is older than `max_age` frames.
+    are computed anew in rotation so that none is older than `max_age` frames. The bound is on mass:
+    a value far larger than all others leaves rounding at its own size until then.
 
     Where most tokens are updated and this would take more query-key pairs than full attention,
     full attention from the buffers it is.
@@ -198,6 +203,10 @@ class Incremental(Attention):
     def __init__(
         self, heads: int, scale: float, guard: float | None = None, max_age: int | None = 256
     ) -> None:
+        if guard is not None and not 0 < guard <= 1:
+            raise ValueError(f"guard must lie above 0 and be at most 1, got {guard!r}")
+        if max_age is not None and max_age < 1:
+            raise ValueError(f"max_age must be at least 1 frame, or None, got {max_age!r}")
         super().__init__(heads, scale)
         self.guard = guard
         self.max_age = max_age

@@ -130,7 +130,7 @@ def block_operations(
     """
     active, width = updated["qkv"], size.width
     full = tokens * tokens * width
-    partial = 2 * active * tokens * width
+    partial = full if active == tokens else 2 * active * tokens * width
     gates = tokens * (2 * size.dim + width)
     additions = 2 * tokens * size.dim
     match attention:
@@ -141,7 +141,7 @@ def block_operations(
         case "cached":
             query_key, attention_value = partial, partial
             gates += tokens * width + size.heads * tokens * tokens
-            additions += (active + 2 * tokens) * width
+            additions += (active + 2 * tokens) * width if active < tokens else 0
         case "incremental":
             query_key = (recomputed * tokens + 2 * corrected * active) * width
             attention_value = query_key
@@ -260,11 +260,13 @@ class Observer(TorchDispatchMode):
                 self.linear += result.numel() if len(args) > 2 and args[2] is not None else 0
             case "addmm":
                 self.linear += result.numel() * (args[1].shape[-1] + 1)
-            case "mm" | "bmm":
+            case "mm" | "bmm" | "mv":
                 self.matmul += result.numel() * args[0].shape[-1]
-            case "baddbmm":
+            case "baddbmm" | "addmv":
                 self.matmul += result.numel() * (args[1].shape[-1] + 1)
-            case "add" | "sub" | "add_" | "sub_":
+            case "addbmm":
+                self.matmul += result.numel() * (args[1].shape[0] * args[1].shape[-1] + 1)
+            case "add" | "sub" | "add_" | "sub_" | "rsub":
                 tensors = isinstance(args[1], Tensor) and args[1].ndim > 0
                 self.additions += result.numel() if tensors and result.is_floating_point() else 0
             case _ if name in _FUSED_ATTENTION:
@@ -279,8 +281,8 @@ _FUSED_ATTENTION = {
     "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_fused_attention_overrideable",
 }
-_COUNTED = _FUSED_ATTENTION | {"linear", "addmm", "mm", "bmm", "baddbmm"}
-_COUNTED |= {"add", "sub", "add_", "sub_"}
+_COUNTED = _FUSED_ATTENTION | {"linear", "addmm", "mm", "bmm", "baddbmm", "addbmm", "mv", "addmv"}
+_COUNTED |= {"add", "sub", "add_", "sub_", "rsub"}
 
 
 @contextmanager

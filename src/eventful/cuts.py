@@ -70,7 +70,7 @@ def change(reference: Tensor, c: Tensor) -> list[float]:
     """
 
     def size(x: Tensor) -> Tensor:
-        means = [part.mean(dim=1) for part in x.chunk(4, dim=1)]
+        means = [part.mean(dim=1) for part in x.tensor_split(min(4, x.shape[1]), dim=1)]
         return torch.linalg.vector_norm(torch.cat(means, dim=1).float(), dim=1)
 
     floor = torch.finfo(torch.float32).tiny

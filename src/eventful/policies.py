@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import filter as match_names
+from numbers import Integral, Real
 
 from torch import Tensor
 
@@ -48,7 +49,7 @@ class TopR(Policy):
     r: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.r, bool) or not isinstance(self.r, int) or self.r < 1:
+        if not _is(Integral, self.r) or self.r < 1:
             raise ValueError(f"TopR(r) needs a whole number r of at least 1, got {self.r!r}")
 
     def select(self, error: Tensor) -> Index:
@@ -77,7 +78,7 @@ class TopFraction(Policy):
     f: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.f <= 1:
+        if not _is(Real, self.f) or not 0 <= self.f <= 1:
             raise ValueError(f"TopFraction(f) needs a fraction f from 0 to 1, got {self.f!r}")
 
     def select(self, error: Tensor) -> Index:
@@ -90,7 +91,7 @@ class TopFraction(Policy):
 
 @dataclass(frozen=True)
 class Threshold(Policy):
-    """Update every token whose error exceeds h: the cost follows the video.
+    """Update every token whose error exceeds h, or is NaN: the cost follows the video.
 
     Example:
         >>> Threshold(0.2).select(torch.tensor([[0.1, 0.5, 0.3], [0.0, 0.0, 0.0]])).counts
@@ -100,12 +101,12 @@ class Threshold(Policy):
     h: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.h < math.inf:
+        if not _is(Real, self.h) or not 0 <= self.h < math.inf:
             raise ValueError(f"Threshold(h) needs a finite number h of at least 0, got {self.h!r}")
 
     def select(self, error: Tensor) -> Index:
         """Choose the errors above h."""
-        return Index.from_mask(error > self.h)
+        return Index.from_mask(~(error <= self.h))
 
     def __str__(self) -> str:
         return f"threshold:{self.h}"
@@ -142,23 +143,23 @@ def parse(text: str) -> Policy:
         >>> parse("fraction:0.25")
         TopFraction(f=0.25)
     """
+    if text == "all":
+        return KeepAll()
     name, _, number = text.partition(":")
+    kinds = {"top": (TopR, int), "fraction": (TopFraction, float), "threshold": (Threshold, float)}
     try:
-        match name:
-            case "top":
-                return TopR(int(number))
-            case "fraction":
-                return TopFraction(float(number))
-            case "threshold":
-                return Threshold(float(number))
-            case "all" if text == name:
-                return KeepAll()
-    except ValueError as error:
-        if "needs" in str(error):
-            raise
-    raise ValueError(
-        f"policy {text!r} is not understood; write top:256, fraction:0.25, threshold:1.0 or all"
-    )
+        kind, read = kinds[name]
+        value = read(number)
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"policy {text!r} is not understood; write top:256, fraction:0.25, threshold:1.0 or all"
+        ) from None
+    return kind(value)
+
+
+def _is(kind: type, value: object) -> bool:
+    """Whether a value is a number of a kind; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def for_gates(
@@ -170,7 +171,7 @@ def for_gates(
 
     Args:
         policy: One policy for all gates, or a mapping from gate names (or patterns such as
-            `*.mlp`) to policies.
+            `*.mlp`) to policies; of two that fit one gate, the later wins.
         names: The gates' names.
         default: Policies of the gates that a mapping leaves out.
 

@@ -151,11 +151,18 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{path} is refused: it is damaged, or holds more than tensors; save it with "
             f"torch.save(model.state_dict(), path) or safetensors"
         ) from error
-    state = {key: value for key, value in state.items() if not key.startswith("head.")}
+    state = {key: value for key, value in state.items() if not key.startswith(_heads(model))}
     wrong = _mismatch(model.state_dict(), state)
     if wrong:
         raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(wrong)}")
     model.load_state_dict(state)
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """What the keys of a model's classifiers start with."""
+    config: Any = model.pretrained_cfg
+    names = config.get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
 _DAMAGED = (  # what torch.load has been seen to raise on files cut short or full of other things

@@ -95,7 +95,7 @@ def _attend_plain(
     wide = torch.promote_types(q.dtype, torch.float32)
     k, v = k.to(wide), v.to(wide)
     if bias is not None:
-        bias = bias.expand(*q.shape[:3], k.shape[2])
+        bias = bias.to(wide).expand(*q.shape[:3], k.shape[2])
     chunk = max(1, _PLAIN_SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
     states = []
     for start in range(0, q.shape[2], chunk):
