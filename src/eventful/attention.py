@@ -253,7 +253,7 @@ class Incremental(Attention):
         fresh[active] = True
         fresh[self._rotation(q.shape[2], turn)] = True
         kept = (~fresh).nonzero().squeeze(1)
-        if self._full_is_cheaper(len(active), len(kept), len(fresh)):
+        if self.full_is_cheaper(len(active), len(kept), len(fresh)):
             fresh[:], kept = True, kept[:0]
         if len(active) and len(kept):
             q_kept = q.index_select(2, kept)
@@ -275,7 +275,14 @@ class Incremental(Attention):
         return slice(start, start + share)
 
     @staticmethod
-    def _full_is_cheaper(active: int, kept: int, tokens: int) -> bool:
+    def full_is_cheaper(active: int, kept: int, tokens: int) -> bool:
+        """Whether correcting the kept rows takes at least as many query-key pairs as all of them.
+
+        Args:
+            active: Updated tokens.
+            kept: Rows that are neither updated nor computed anew because of their age.
+            tokens: N.
+        """
         return (tokens - kept) * tokens + 2 * active * kept >= tokens * tokens
 
     def _log_guard(self, dtype: torch.dtype) -> float:

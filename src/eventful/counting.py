@@ -7,7 +7,8 @@ norms, softmax, activations, LayerScale, rotary embeddings and resampling.
 
 Inside eventful blocks the count is a pure function of sizes and of what each gate let through
 (`frame_operations`). Everything else of a model is measured once a size by `Observer`, which
-watches the operators that run; the tests hold the two against each other.
+watches the operators that run, and counts the additions of rotary embeddings with the others; the
+tests hold the two against each other.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class Inputs:
     """
 
     def __init__(self, model: nn.Module, normalize: bool) -> None:
-        self._channels = patch_channels(model)
+        self._channels, self._size = patch_channels(model), fixed_size(model)
         self._normalization = normalization(model) if normalize else None
 
     def prepare(self, frame: Tensor, weight: Tensor, number: int) -> Tensor:
@@ -33,14 +33,20 @@ class Inputs:
             ValueError: It has the wrong shape, no row, NaN or infinity.
             RuntimeError: It asks for gradients.
         """
-        self._check(frame, number)
+        self._check(frame)
         x = frame.to(weight.device, weight.dtype)
+        if len(x) == 0 or not x.isfinite().all():
+            what = "no row" if len(x) == 0 else "NaN or infinity"
+            raise ValueError(
+                f"frame {number} holds {what}; the stream is as it was before, go on with the "
+                f"next frame"
+            )
         if self._normalization is not None:
             mean, std = (values.to(x) for values in self._normalization)
             x = (x - mean) / std
         return x
 
-    def _check(self, frame: Tensor, number: int) -> None:
+    def _check(self, frame: Tensor) -> None:
         shape = f"(batch, {self._channels or 'channels'}, height, width)"
         if not isinstance(frame, Tensor) or not frame.is_floating_point():
             kind = frame.dtype if isinstance(frame, Tensor) else type(frame).__name__
@@ -52,12 +58,20 @@ class Inputs:
             raise RuntimeError("streams compute no gradients; pass frame.detach()")
         if self._channels and (frame.ndim != 4 or frame.shape[1] != self._channels):
             raise ValueError(f"expected a frame {shape}, got {tuple(frame.shape)}")
-        if len(frame) == 0 or not frame.isfinite().all():
-            what = "no row" if len(frame) == 0 else "NaN or infinity"
+        if self._size and tuple(frame.shape[2:]) != self._size:
             raise ValueError(
-                f"frame {number} holds {what}; the stream is as it was before, go on with the "
-                f"next frame"
+                f"expected frames of {self._size[0]} x {self._size[1]} pixels, got "
+                f"{tuple(frame.shape)}; resize them, or build the model with dynamic_img_size=True"
             )
+
+
+def fixed_size(model: nn.Module) -> tuple[int, int] | None:
+    """Height and width of the only frames that the model's patch embedding takes, if so."""
+    for module in model.modules():
+        embed: Any = getattr(module, "patch_embed", None)
+        if getattr(embed, "strict_img_size", False) and embed.img_size is not None:
+            return tuple(embed.img_size)
+    return None
 
 
 def patch_channels(model: nn.Module) -> int | None:

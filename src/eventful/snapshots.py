@@ -6,17 +6,18 @@ import hashlib
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eventful.blocks import EventfulBlock
 from eventful.policies import KeepAll, Policy, Threshold, TopFraction, TopR, parse
 
 _KEYS = {
+    "digest",
     "model",
     "frame",
     "tensors",
@@ -31,16 +32,22 @@ _KEYS = {
 
 def describe(module: nn.Module, blocks: Mapping[str, EventfulBlock]) -> dict[str, Any]:
     """Describe what a snapshot depends on: options, shapes and a digest of all weights."""
-    digest = hashlib.blake2b(digest_size=16)
-    shapes = {}
-    for name, tensor in module.state_dict().items():
-        shapes[name] = list(tensor.shape)
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    weights = module.state_dict()
     return {
         "options": {name: str(block.options) for name, block in blocks.items()},
-        "shapes": shapes,
-        "weights": digest.hexdigest(),
+        "shapes": {name: list(tensor.shape) for name, tensor in weights.items()},
+        "weights": digest(weights.values()),
     }
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Sum up the bytes of tensors, so that a change of any of them shows."""
+    total = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        total.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return total.hexdigest()
 
 
 def check(saved: Mapping[str, Any], model: Mapping[str, Any]) -> None:
@@ -94,13 +101,26 @@ def read(source: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any
         source = _load(source)
     if not isinstance(source, Mapping) or set(source) != _KEYS:
         raise ValueError("this is not a snapshot that Stream.snapshot() has made")
+    if digest(all_tensors(source["tensors"])) != source["digest"]:
+        raise ValueError("the snapshot is damaged: its tensors are not those that were saved")
     return source
+
+
+def all_tensors(tensors: Mapping[str, Mapping[str, Tensor]]) -> Iterator[Tensor]:
+    """List the tensors of all blocks."""
+    return (tensor for block in tensors.values() for tensor in block.values())
+
+
+_DAMAGED = pickle.UnpicklingError, RuntimeError, EOFError, LookupError, AttributeError, TypeError
+_DAMAGED += (ValueError,)
 
 
 def _load(path: str | os.PathLike[str]) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except FileNotFoundError:
+        raise
+    except (*_DAMAGED, OSError) as error:
         raise ValueError(
             f"{os.fspath(path)} is refused: it is damaged, or holds code or objects that a "
             f"snapshot does not; write snapshots with Stream.snapshot(path)"

@@ -38,7 +38,8 @@ class Stream:
 
     Several streams share one set of weights; each may run in a thread of its own. Batch rows are
     independent videos of equal size. The first frame is computed in full; so is a row at a scene
-    cut, and everything when the frame's size or dtype or the model's device changes.
+    cut, and everything when the frame's size, the model's dtype or device, or its weights change.
+    A module that is replaced in the model after the stream was made is not seen by it.
 
     Args:
         model: A model that `eventful.convert` has converted.
@@ -84,6 +85,8 @@ class Stream:
             )
         self._call = _method(self._module, method)
         self._inputs = Inputs(model, normalize)
+        self._weights = list(model.parameters())
+        self._version = _version(self._weights)
         self._scene_cuts = scene_cuts
         self._size: tuple[Any, ...] | None = None
         self._pending: tuple[list[int] | None, str] | None = None
@@ -131,7 +134,7 @@ class Stream:
         """
         if any(m.training for m in (self._model, *eventful_blocks(self._model).values())):
             raise RuntimeError("the model is in train mode; call model.eval()")
-        x = self._inputs.prepare(frame, next(self._module.parameters()), self.stats.frames)
+        x = self._inputs.prepare(frame, self._weights[0], self.stats.frames)
         reason = self._reset_reason(x)
         return self._run(x) if reason is None else self._run_first(x, reason)
 
@@ -197,6 +200,7 @@ class Stream:
             "outside": self._outside,
             "counts": [getattr(self.stats, name) for name in _COUNTS],
         }
+        content["digest"] = snapshots.digest(snapshots.all_tensors(content["tensors"]))
         if path is not None:
             snapshots.write(content, path)
         return content
@@ -232,6 +236,7 @@ class Stream:
         for name, block in self._blocks.items():
             _binding(block).state = states[name]
         self._size, self._outside = size, content["outside"]
+        self._version = _version(self._weights)
         self._pending = tuple(content["pending"]) if content["pending"] else None
         cuts = self._scene_cuts or SceneCuts()
         self._histories = [cuts.new_history() for _ in content["histories"]]
@@ -251,6 +256,8 @@ class Stream:
             return "first frame"
         if self._pending is not None and self._pending[0] is None:
             return self._pending[1]
+        if _version(self._weights) != self._version:
+            return "weights changed"
         names = ("frame size", "dtype", "device")
         for name, new, old in zip(names, _size(x), self._size, strict=True):
             if new != old:
@@ -271,6 +278,7 @@ class Stream:
                 _binding(block).state = before[name]
             raise
         self._size, self._pending, self._outside = _size(x), None, observer.total
+        self._version = _version(self._weights)
         self._histories = [(self._scene_cuts or SceneCuts()).new_history() for _ in x]
         self._flushed = dict.fromkeys(range(len(x)), reason)
         self.stats.state_bytes = self._state_bytes()
@@ -314,8 +322,7 @@ class Stream:
             for row, moved in enumerate(change(reference, c)):
                 if self._scene_cuts.is_cut(moved, self._histories[row]):
                     self._flushed.setdefault(row, "scene cut")
-                else:
-                    self._histories[row].append(moved)
+                self._histories[row].append(moved)  # a cut's too, or noise would be cut for ever
         self._pending = None
         return list(self._flushed)
 
@@ -368,6 +375,11 @@ def _binding(block: EventfulBlock) -> Binding:
 
 def _size(x: Tensor) -> tuple[Any, ...]:
     return tuple(x.shape), x.dtype, x.device
+
+
+def _version(weights: list[nn.Parameter]) -> int:
+    """Counts changes of weights in place, as by `load_state_dict`."""
+    return sum(0 if weight.is_inference() else weight._version for weight in weights)
 
 
 def _now(x: Tensor) -> float:

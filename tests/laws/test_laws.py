@@ -151,9 +151,7 @@ def test_law_5_inputs_outputs_weights_and_keys_are_left_alone(family):
         output = stream(frame)
         assert torch.equal(frame, given)
         assert torch.equal(output, expected)
-        with (
-            torch.inference_mode()
-        ):  # the holder of either may do so
+        with torch.inference_mode():  # the holder of either may do so
             output.fill_(torch.nan)
             frame.fill_(torch.nan)
     assert list(model.state_dict()) == keys

@@ -111,8 +111,10 @@ def _updated(policy: Policy, patches: int, prefix: int) -> int | None:
 
 def _block(size: BlockSize, attention: str, tokens: int, updated: int) -> Operations:
     """A frame of one block; rows that the guard sends back depend on the video and are left out."""
-    anchored = Incremental(size.heads, 1.0).rotated_rows(tokens)
-    fresh = min(tokens, updated + anchored)
+    form = Incremental(size.heads, size.width**-0.5)
+    fresh = min(tokens, updated + form.rotated_rows(tokens))
+    if form.full_is_cheaper(updated, tokens - fresh, tokens):
+        fresh = tokens
     return block_operations(
         size,
         attention,  # type: ignore[arg-type]

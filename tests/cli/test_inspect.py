@@ -1,0 +1,185 @@
+"""`eventful inspect`: what it foretells without weights is what a stream then does."""
+
+import json
+import subprocess
+
+import pytest
+import timm
+import torch
+
+import eventful
+from eventful.policies import parse
+
+FORMS = ("dense", "query_key", "cached", "incremental")
+NAME = "vit_tiny_patch16_224"
+
+
+def inspected(invoke, *arguments, code=0):
+    result = invoke("inspect", *arguments, "--json")
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def frames_of_a_stream(policy, size, attention):
+    """Statistics of the frames of a real stream on the same model, behind the first one."""
+    torch.manual_seed(0)
+    model = timm.create_model(NAME, img_size=size).eval()
+    model = eventful.convert(model, parse(policy), attention=attention)
+    stream = eventful.Stream(model, scene_cuts=None)
+    stream(torch.randn(1, 3, size, size))
+    while True:
+        stream(torch.randn(1, 3, size, size))
+        yield stream
+
+
+def as_foretold(stream, updated):
+    """Whether no row met the guard, and the row in rotation was not among the updated ones."""
+    states = [block.binding.state.attention for block in stream._blocks.values()]
+    return all(state.recomputed == (updated + 1,) for state in states)
+
+
+@pytest.mark.parametrize(
+    ("attention", "size", "policy"),
+    [
+        ("incremental", 224, "top:3"),
+        ("incremental", 64, "top:1"),
+        ("dense", 64, "fraction:0.25"),
+        ("query_key", 64, "fraction:0.25"),
+        ("cached", 96, "top:9"),
+        *((form, 64, "all") for form in FORMS),
+    ],
+)
+def test_the_figures_are_those_of_a_stream(invoke, attention, size, policy):
+    report = inspected(
+        *(invoke, NAME, "--size", size, "--policy", policy, "--attention", attention)
+    )
+    updated = report["updated_tokens"]
+    frames = frames_of_a_stream(policy, size, attention)
+    stream = next(frames)
+    while attention == "incremental" and policy != "all" and not as_foretold(stream, updated):
+        assert stream.stats.frames < 30
+        stream = next(frames)
+    stats = stream.stats
+    assert set(stats.updated.values()) == {(updated,)}
+    assert report["tokens"] == stream.gate("blocks.0.qkv").updated.shape[1] == 1 + (size // 16) ** 2
+    assert report["prefix_tokens"] == 1
+    used, dense = stats.operations, stats.dense_operations
+    assert report["operations"] == {
+        "dense": dense.as_dict() | {"total": dense.total},
+        "eventful": used.as_dict() | {"total": used.total},
+        "ratio": dense.total / used.total,
+    }
+    assert report["state_bytes"] == stats.state_bytes
+
+
+def test_where_full_attention_is_cheaper_the_figures_are_those_of_a_stream(invoke):
+    report = inspected(invoke, NAME, "--size", 64, "--policy", "fraction:0.6")
+    stats = next(frames_of_a_stream("fraction:0.6", 64, "incremental")).stats
+    assert report["operations"]["eventful"]["query_key"] == stats.operations.query_key
+
+
+def test_the_report_of_the_models_own_size(invoke):
+    report = inspected(invoke, NAME)
+    assert report["converts"] is True
+    assert report["blocks"] == {f"blocks.{i}": "Block" for i in range(12)}
+    assert (report["model"], report["policy"]) == (NAME, "fraction:0.25")
+    assert report["attention"] == "incremental"
+    assert (report["size"], report["tokens"], report["prefix_tokens"]) == (224, 197, 1)
+    assert report["updated_tokens"] == 1 + 49
+    # 192 channels, 3 heads, MLP of 768: multiply-accumulates and biases of 197 tokens
+    layers = 197 * 12 * (192 * 576 + 576 + 192 * 192 + 192 + 2 * 192 * 768 + 768 + 192)
+    products = 12 * 2 * 197 * 197 * 192
+    outside = 197 * 192 + 192 * 1000 + 1000
+    total = layers + products + 12 * 2 * 197 * 192 + outside
+    assert report["operations"]["dense"]["total"] == total
+    assert report["operations"]["dense"]["other"] == outside
+    assert report["state_bytes"] == 4 * 12 * 197 * (3 * 192 + 5 * 192 + 192 + 2 * 3)
+
+
+@pytest.mark.parametrize("name", [NAME, f"timm:{NAME}"])
+def test_the_prefix_timm_may_be_left_out(invoke, name):
+    assert inspected(invoke, name, "--size", 32)["tokens"] == 5
+
+
+def test_the_demo_model(invoke):
+    report = inspected(invoke, "demo")
+    assert (report["size"], report["tokens"], len(report["blocks"])) == (518, 1370, 12)
+
+
+def test_rotary_models_are_inspected_too(invoke):
+    report = inspected(invoke, "eva02_tiny_patch14_224", "--size", 56)
+    assert set(report["blocks"].values()) == {"EvaBlock"}
+    assert (report["tokens"], report["prefix_tokens"]) == (17, 1)
+
+
+def test_the_cost_of_a_threshold_depends_on_the_video(invoke):
+    report = inspected(invoke, NAME, "--size", 64, "--policy", "threshold:0.5")
+    assert report["converts"] is True
+    assert report["updated_tokens"] is None
+    assert report["operations"]["eventful"] is None
+    assert report["operations"]["ratio"] is None
+    assert report["operations"]["dense"]["total"] > 0
+    assert report["state_bytes"] > 0
+    text = invoke("inspect", NAME, "--size", 64, "--policy", "threshold:0.5").stdout
+    assert "depends on the video" in text
+
+
+def test_people_get_a_table(invoke):
+    text = invoke("inspect", NAME, "--size", 64).stdout
+    assert "12 convert: blocks.0, blocks.1" in text.replace("\n", " ")
+    for line in ("query_key", "total", "17, of which 1 prefix tokens; updated on a frame: 5"):
+        assert line in text.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("resnet18", "nothing to convert in this ResNet: it holds no transformer block"),
+        ("swin_tiny_patch4_window7_224", "SwinTransformerBlock"),
+    ],
+)
+def test_a_model_that_does_not_convert_says_why(invoke, name, reason):
+    report = inspected(invoke, name, code=1)
+    assert report["converts"] is False
+    assert reason in report["reason"]
+    result = invoke("inspect", name)
+    assert result.exit_code == 1
+    assert f"{name} does not convert: " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vit_tinny_patch16_224"], "near names: vit_tiny_patch16_224"),
+        ([NAME, "--policy", "top:500"], "TopR(500) asks for more tokens"),
+        ([NAME, "--policy", "nonsense"], "policy 'nonsense' is not understood"),
+        ([NAME, "--attention", "flash"], "attention must be one of"),
+        ([NAME, "--size", "50"], "--size 50 is no multiple of the patch of 16; use 48 or 64"),
+        (["demo", "--size", "50"], "--size 50 is no multiple of the patch of 14; use 42 or 56"),
+        ([NAME, "--size", "0"], "cannot be built at size 0"),
+        (["resnet18", "--size", "64"], "resnet18 cannot be built at size 64"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(invoke, arguments, message):
+    result = invoke("inspect", *arguments, "--json")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own(command):
+    program, environment = command
+    done = subprocess.run(
+        [*program, "inspect", "resnet18", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["converts"] is False
+    assert done.stderr == ""

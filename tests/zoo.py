@@ -1,0 +1,131 @@
+"""Small models of every supported kind, with weights that make mistakes show."""
+
+from collections.abc import Mapping
+
+import torch
+from timm.layers import LayerNorm, SwiGLUPacked
+from timm.models.eva import Eva, EvaBlock
+from timm.models.vision_transformer import VisionTransformer
+
+import eventful
+
+SIZE = (12, 20)  # a 3 x 5 grid of 4 x 4 patches
+_COMMON = {
+    "img_size": SIZE,
+    "patch_size": 4,
+    "embed_dim": 24,
+    "depth": 3,
+    "num_heads": 3,
+    "num_classes": 7,
+}
+_ROTARY = {"use_rot_pos_emb": True, "use_abs_pos_emb": False}
+
+
+def _vit(**options):
+    return VisionTransformer(**_COMMON, **options)
+
+
+def _eva(**options):
+    return Eva(**_COMMON, **options)
+
+
+def _gated():
+    """Attention gates are an option of the block that no `Eva` argument reaches."""
+    model = _eva(**_ROTARY)
+    options = {"gated_attn": True, "scale_attn_inner": True, "qk_norm": True}
+    model.blocks = torch.nn.ModuleList(
+        EvaBlock(24, 3, norm_layer=LayerNorm, **options) for _ in model.blocks
+    )
+    return model
+
+
+FAMILIES = {
+    "plain": _vit,
+    "layer_scale": lambda: _vit(init_values=0.5, drop_path_rate=0.1),
+    "qk_norm": lambda: _vit(qk_norm=True),
+    "registers": lambda: _vit(reg_tokens=4, no_embed_class=True),
+    "no_class_token": lambda: _vit(class_token=False, global_pool="avg"),
+    "swiglu": lambda: _vit(mlp_layer=SwiGLUPacked, init_values=0.5),
+    "inner_norms": lambda: _vit(scale_attn_norm=True, scale_mlp_norm=True),
+    "eva02": lambda: _eva(
+        qkv_fused=False,
+        swiglu_mlp=True,
+        scale_mlp=True,
+        scale_attn_inner=True,
+        use_rot_pos_emb=True,
+        ref_feat_shape=(4, 4),
+    ),
+    "dinov3": lambda: _eva(
+        **_ROTARY,
+        rope_type="dinov3",
+        num_reg_tokens=4,
+        init_values=0.5,
+        rope_rotate_half=True,
+        use_fc_norm=False,
+    ),
+    "rope_mixed": lambda: _eva(**_ROTARY, rope_type="mixed", class_token=False, global_pool="avg"),
+    "gated": _gated,
+    "grouped": lambda: _eva(**_ROTARY, attn_type="rope", num_kv_heads=1, qkv_fused=False),
+}
+ROTARY = ("eva02", "dinov3", "rope_mixed", "gated", "grouped")
+
+
+def build(name: str, dtype: torch.dtype = torch.float32):
+    """A model of the family: peaked attention, positions that matter, no weight at its default."""
+    torch.manual_seed(sum(map(ord, name)))
+    model = FAMILIES[name]().eval()
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if weight.ndim > 1 and "blocks" in key:
+                weight.normal_(std=1.3 / weight.shape[-1] ** 0.5)
+            elif "rope" in key:
+                weight.mul_(2)
+            elif "bias" in key or "norm" in key or "gamma" in key:
+                weight.add_(0.3 * torch.randn_like(weight))
+            else:
+                weight.normal_(std=0.6)
+        for block in model.blocks:
+            for layer in (block.attn.qkv, getattr(block.attn, "q_proj", None)):
+                if layer is not None:
+                    layer.weight.mul_(2.5)
+    return model.to(dtype)
+
+
+def clip(frames: int, batch: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0):
+    """A moving square over a noisy background that drifts slowly: (frames, batch, 3, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = SIZE
+    background = torch.randn(batch, 3, height, width, generator=generator)
+    drift = 0.02 * torch.randn(batch, 3, height, width, generator=generator)
+    video = []
+    for t in range(frames):
+        frame = background + t * drift
+        for row in range(batch):
+            x, y = (2 * t + 3 * row) % (width - 5), (t + 5 * row) % (height - 5)
+            frame[row, :, y : y + 5, x : x + 5] = 2.0
+        video.append(frame)
+    return torch.stack(video).to(dtype)
+
+
+def relative(y: torch.Tensor, reference: torch.Tensor) -> float:
+    """Relative error in the Frobenius norm, computed in float64."""
+    y, reference = y.double(), reference.double()
+    return ((y - reference).norm() / reference.norm()).item()
+
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2e-2}
+
+
+def stream_of(name: str, policy, dtype: torch.dtype = torch.float32, **options):
+    """A stream without scene cuts on a model of the family; `options` are those of `convert`."""
+    model = eventful.convert(build(name, dtype), policy, **options)
+    return eventful.Stream(model, scene_cuts=None, method="forward_features")
+
+
+def same(a, b) -> bool:
+    """Whether two structures, such as snapshots, are equal, their tensors to the bit."""
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
