@@ -82,7 +82,7 @@ def test_the_report_of_the_models_own_size(invoke):
     report = inspected(invoke, NAME)
     assert report["converts"] is True
     assert report["blocks"] == {f"blocks.{i}": "Block" for i in range(12)}
-    assert (report["model"], report["policy"]) == (NAME, "fraction:0.25")
+    assert (report["model"], report["policy"]) == (NAME, "fraction:0.125")
     assert report["attention"] == "incremental"
     assert (report["size"], report["tokens"], report["prefix_tokens"]) == (224, 197, 1)
     assert report["updated_tokens"] == 1 + 49

@@ -75,7 +75,7 @@ def test_the_summary_has_its_keys(demo):
     assert has_kinds(summary, KEYS), summary
     assert summary["frames"] == 8
     assert (summary["model"], summary["video"]) == ("demo", "bikes.mp4")
-    assert (summary["policy"], summary["attention"]) == ("fraction:0.25", "incremental")
+    assert (summary["policy"], summary["attention"]) == ("fraction:0.125", "incremental")
     assert (summary["size"], summary["damage"], summary["interrupted"]) == ([112, 112], None, False)
     assert summary["flushes"] == [{"frame": 0, "reason": "first frame"}]
 

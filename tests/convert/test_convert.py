@@ -5,11 +5,11 @@ import inspect
 import pytest
 import timm
 import torch
-from tests.zoo import build, clip
 from torch import nn
 
 import eventful
 from eventful.backbones import ADAPTERS
+from tests.zoo import build, clip
 
 POLICY = eventful.TopR(3)
 

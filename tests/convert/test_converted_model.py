@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 import torch
-from tests.zoo import TOLERANCE, build, clip, relative
 
 import eventful
 from eventful.counting import BlockSize, dense_operations
+from tests.zoo import TOLERANCE, build, clip, relative
 
 POLICY = eventful.TopR(3)
 

@@ -1,6 +1,7 @@
 """What the laws run on: every supported kind of block."""
 
 import pytest
+
 from tests.zoo import FAMILIES
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.zoo import FAMILIES, ROTARY, TOLERANCE, build, clip, relative
 from torch import nn
 
 import eventful
 from eventful.attention import Dense
 from eventful.ops import Index
 from eventful.policies import Policy
+from tests.zoo import FAMILIES, ROTARY, TOLERANCE, build, clip, relative
 
 DTYPES = (torch.float32, torch.bfloat16)
 FORMS = ("dense", "query_key", "cached", "incremental")

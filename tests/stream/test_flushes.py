@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.zoo import TOLERANCE, build, clip, relative, same, stream_of
 from timm.models.vision_transformer import VisionTransformer
 
 import eventful
+from tests.zoo import TOLERANCE, build, clip, relative, same, stream_of
 
 POLICY = eventful.TopR(3)
 FORMS = ("dense", "query_key", "cached", "incremental")

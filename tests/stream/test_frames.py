@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from tests.zoo import build, clip, same, stream_of
 from torch import nn
 
 import eventful
+from tests.zoo import build, clip, same, stream_of
 
 POLICY = eventful.TopR(3)
 
@@ -104,7 +104,7 @@ def test_after_a_size_that_the_model_does_not_take_the_stream_goes_on():
     for frame in video[:2]:
         stream(frame), control(frame)
     before = stream.snapshot()
-    with pytest.raises(Exception, match="doesn't match model"):
+    with pytest.raises(ValueError, match="expected frames of 12 x 20 pixels"):
         stream(torch.rand(2, 3, 16, 20))
     assert same(stream.snapshot(), before)
     for frame in video[2:]:

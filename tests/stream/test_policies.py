@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.zoo import build, clip, same, stream_of
 
 import eventful
+from tests.zoo import build, clip, same, stream_of
 
 STAGES = ("qkv", "proj", "mlp")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.zoo import build, clip, relative, same, stream_of
 
 import eventful
 from eventful.policies import Policy
+from tests.zoo import build, clip, relative, same, stream_of
 
 POLICY = eventful.TopR(3)
 FORMS = ("dense", "query_key", "cached", "incremental")

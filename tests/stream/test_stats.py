@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from tests.zoo import FAMILIES, ROTARY, build, clip, stream_of
 
 import eventful
 from eventful.counting import BlockSize, Observer, state_values
+from tests.zoo import FAMILIES, ROTARY, build, clip, stream_of
 
 FORMS = ("dense", "query_key", "cached", "incremental")
 TOP = eventful.TopR(3)

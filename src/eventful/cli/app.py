@@ -46,7 +46,7 @@ def run(
     weights: Annotated[
         Path | None, typer.Option(help="Weights of a timm model; without it, timm downloads them.")
     ] = None,
-    policy: PolicyText = "fraction:0.25",
+    policy: PolicyText = "fraction:0.125",
     size: Annotated[
         int | None, typer.Option(help="Side of the square input in pixels [the model's own].")
     ] = None,
@@ -96,7 +96,7 @@ def run(
 @app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="A timm model name, or 'demo'.")],
-    policy: PolicyText = "fraction:0.25",
+    policy: PolicyText = "fraction:0.125",
     size: Annotated[int | None, typer.Option(help="Side of the input [the model's own].")] = None,
     attention: Attention = "incremental",
     json_output: Json = False,
