@@ -158,15 +158,16 @@ def block_operations(
     )
 
 
-def frame_operations(block: EventfulBlock, flushed: list[int]) -> Operations:
+def frame_operations(block: EventfulBlock, size: BlockSize, flushed: list[int]) -> Operations:
     """Count what a block of a stream did on the last frame, over all rows of the batch.
 
     Args:
         block: A stream's block, behind its frame.
+        size: The block's sizes.
         flushed: The batch rows that were computed anew; they count as dense.
     """
     assert block.binding is not None
-    state, size = block.binding.state, BlockSize.of(block)
+    state = block.binding.state
     work = state.attention
     assert work is not None
     total = Operations()

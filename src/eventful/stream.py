@@ -74,15 +74,17 @@ class Stream:
         method: str = "forward",
     ) -> None:
         self._frame = Frame(self._first_gate)
-        for block in eventful_blocks(model).values():
+        originals = eventful_blocks(model).values()
+        for block in originals:
             block.account(block.original, block.name)
-        self._model = model
+        self._originals = (model, *originals)
         self._module = bound_copy(model, self._frame)
         self._blocks = {block.name: block for block in eventful_blocks(self._module).values()}
         if not self._blocks:
             raise ValueError(
                 "this model holds no eventful block; call eventful.convert(model, policy=...) first"
             )
+        self._sizes = {name: BlockSize.of(block) for name, block in self._blocks.items()}
         self._call = _method(self._module, method)
         self._inputs = Inputs(model, normalize)
         self._weights = list(model.parameters())
@@ -132,7 +134,7 @@ class Stream:
                 its number of tokens. The stream is then as it was before.
             RuntimeError: The model is in train mode, or the frame asks for gradients.
         """
-        if any(m.training for m in (self._model, *eventful_blocks(self._model).values())):
+        if any(module.training for module in self._originals):
             raise RuntimeError("the model is in train mode; call model.eval()")
         x = self._inputs.prepare(frame, self._weights[0], self.stats.frames)
         reason = self._reset_reason(x)
@@ -341,11 +343,11 @@ class Stream:
         """Enter a processed frame into the statistics."""
         used, dense = Operations(other=self._outside), Operations(other=self._outside)
         for name, block in self._blocks.items():
-            used += frame_operations(block, list(self._flushed))
+            used += frame_operations(block, self._sizes[name], list(self._flushed))
             gates = _binding(block).state.gates
             index = gates["qkv"].index
             for _ in index.counts:
-                dense += dense_operations(BlockSize.of(block), index.tokens)
+                dense += dense_operations(self._sizes[name], index.tokens)
             for stage in STAGES:
                 self.stats.updated[f"{name}.{stage}"] = gates[stage].index.counts
         for row, reason in self._flushed.items():

@@ -110,7 +110,8 @@ def test_a_frame_is_the_sum_of_its_rows_and_flushed_rows_are_dense(attention):
         updated = {stage: counts[stage][row] for stage in STAGES}
         used = rows[row] if attention == "incremental" else (0, 0)
         expected += block_operations(SIZE, attention, 11, updated, *used)
-    assert frame_operations(block, flushed=[1]) == expected
+    assert BlockSize.of(block) == SIZE
+    assert frame_operations(block, SIZE, flushed=[1]) == expected
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_there_is_nothing_to_save_before_the_first_frame(path):
 def other_weights():
     stream = stream_of("plain", POLICY)
     with torch.no_grad():
-        stream._model.blocks[2].mlp.fc2.bias[5] += 1e-3
+        stream._originals[0].blocks[2].mlp.fc2.bias[5] += 1e-3
     return stream
 
 

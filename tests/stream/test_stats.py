@@ -133,7 +133,7 @@ def test_additions_are_those_that_run_but_for_two_known_differences(name, attent
         ours = operations.gates + operations.additions + operations.other
         blocks = stream._blocks.values()
         tokens = stream.gate("blocks.0.qkv").updated.shape[1]
-        still = tokens - 3 - stream._model.num_prefix_tokens
+        still = tokens - 3 - stream._originals[0].num_prefix_tokens
         work = [block.binding.state.attention for block in blocks]
         difference = {
             "dense": 0,
