@@ -213,6 +213,7 @@ class Observer(TorchDispatchMode):
         additions: Elementwise additions and subtractions of floating-point tensors.
 
     Example:
+        >>> import torch
         >>> with Observer() as observer:
         ...     _ = torch.nn.functional.linear(torch.ones(5, 3), torch.ones(7, 3), torch.ones(7))
         >>> observer.total

@@ -42,6 +42,7 @@ class TopR(Policy):
     """Update the r tokens of the largest error: a fixed cost per frame (the paper's main policy).
 
     Example:
+        >>> import torch
         >>> TopR(2).select(torch.tensor([[0.1, 0.5, 0.3]])).flat.tolist()
         [1, 2]
     """
@@ -71,6 +72,7 @@ class TopFraction(Policy):
     """Update the max(1, floor(f N)) tokens of the largest error.
 
     Example:
+        >>> import torch
         >>> TopFraction(0.5).select(torch.tensor([[0.1, 0.5, 0.3]])).flat.tolist()
         [1]
     """
@@ -94,6 +96,7 @@ class Threshold(Policy):
     """Update every token whose error exceeds h, or is NaN: the cost follows the video.
 
     Example:
+        >>> import torch
         >>> Threshold(0.2).select(torch.tensor([[0.1, 0.5, 0.3], [0.0, 0.0, 0.0]])).counts
         (2, 0)
     """
@@ -117,6 +120,7 @@ class KeepAll(Policy):
     """Update every token: the dense model, for comparison.
 
     Example:
+        >>> import torch
         >>> KeepAll().select(torch.zeros(2, 3)).counts
         (3, 3)
     """
