@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from av.video.codeccontext import VideoCodecContext
 
+from eventful.video import Reader
+
 WIDTH, HEIGHT = 34, 22
 
 
@@ -91,3 +93,17 @@ def opened(monkeypatch):
 
     monkeypatch.setattr(av, "open", record)
     return containers
+
+
+def read_whole(path, **kwargs):
+    with Reader(path, **kwargs) as reader:
+        return list(reader), reader
+
+
+def patched(path, box, offset, data):
+    """Overwrites bytes of an MP4 box, `offset` counted from after its name."""
+    content = bytearray(path.read_bytes())
+    begin = content.index(box) + 4 + offset
+    content[begin : begin + len(data)] = data
+    path.write_bytes(content)
+    return path

@@ -64,7 +64,7 @@ class Table:
 
 
 def summarize(rows: list[Row]) -> dict[str, Any]:
-    """Work out the figures of a run (SYSTEM: operations ratio, medians, relative error).
+    """Work out the figures of a run: operations ratio, medians, relative error.
 
     Times are medians over the frames on which both models ran and that were no flushes; errors
     are over all checked frames; the operations ratio is over all frames, first ones included.
