@@ -60,7 +60,7 @@ class Watch:
 
     def _note(self, reference: Tensor, c: Tensor) -> list[int]:
         history, limits = list(self.stream._histories[0]), eventful.SceneCuts()
-        moved = change(reference, c)[0]
+        moved = change(reference, c)[0].item()
         jump = moved / median(history) if history else float("inf")
         self.scores.append(min(moved / limits.level, jump / limits.jump))
         return self._judge(reference, c)

@@ -6,6 +6,7 @@ import torch
 from timm.layers import LayerNorm, SwiGLUPacked
 from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_sam import VisionTransformerSAM
 
 import eventful
 
@@ -27,6 +28,22 @@ def _vit(**options):
 
 def _eva(**options):
     return Eva(**_COMMON, **options)
+
+
+def _sam(**options):
+    """Windows of 2 x 2 on a 3 x 5 grid, so padded on both sides, and one global block."""
+    return VisionTransformerSAM(
+        **_COMMON, window_size=2, global_attn_indexes=(1,), neck_chans=0, **options
+    )
+
+
+def _sam_resampled():
+    """Relative positions made for another grid than the frames have."""
+    model = _sam(use_rel_pos=True, qk_norm=True)
+    attn = model.blocks[1].attn
+    attn.rel_pos_h = torch.nn.Parameter(torch.zeros(13, attn.head_dim))
+    attn.rel_pos_w = torch.nn.Parameter(torch.zeros(13, attn.head_dim))
+    return model
 
 
 def _gated():
@@ -65,6 +82,9 @@ FAMILIES = {
     ),
     "rope_mixed": lambda: _eva(**_ROTARY, rope_type="mixed", class_token=False, global_pool="avg"),
     "gated": _gated,
+    "sam": lambda: _sam(use_rel_pos=True, init_values=0.5, drop_path_rate=0.1),
+    "sam_resampled": _sam_resampled,
+    "sam_no_positions": lambda: _sam(use_abs_pos=False),
     "grouped": lambda: _eva(**_ROTARY, attn_type="rope", num_kv_heads=1, qkv_fused=False),
 }
 ROTARY = ("eva02", "dinov3", "rope_mixed", "gated", "grouped")

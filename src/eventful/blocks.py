@@ -8,14 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from eventful.attention import FORMS, Attention, AttentionName
+from eventful.attention import FORMS, Attention, AttentionName, Bias, Windowed, Windows
 from eventful.buffers import TokenBuffer
 from eventful.gates import GateKind, TokenGate
-from eventful.ops import Index
+from eventful.ops import Index, RelativePositions
 from eventful.policies import Policy
-from eventful.state import Binding, Frame, Stage
+from eventful.state import Binding, Frame, Grid, Stage
 
 Gating = Literal["paper"]
 Prefix = Literal["always", "gated"]
@@ -130,14 +131,26 @@ class EventfulBlock(nn.Module, ABC):
         """Factor on the scores q . k."""
 
     @property
-    def extra_width(self) -> int:
-        """Columns that `to_qkv` returns behind q, k, v."""
+    def window_size(self) -> int:
+        """Side of the windows that attention stays within; 0 where it spans the frame."""
         return 0
 
-    @property
-    def attention_form(self) -> Attention:
+    def bias_grid(self, grid: Grid | None) -> Grid | None:
+        """Height and width of the key grid that relative positions refer to, if there are any."""
+        return None
+
+    def extra_width(self, grid: Grid | None) -> int:
+        """Columns that `to_qkv` returns behind q, k, v: first tables of relative positions."""
+        lines = self.bias_grid(grid)
+        return 0 if lines is None else self.heads * sum(lines)
+
+    def attention_form(self, fixed: bool = False) -> Attention:
         """The attention form that the options name."""
-        return FORMS[self.options.attention](self.heads, self.scale)
+        name = self.options.attention
+        if self.window_size:
+            size, keep = self.window_size**2, name == "incremental"
+            return Windowed(self.heads, self.scale, fixed, size=size, keep=keep)
+        return FORMS[name](self.heads, self.scale, fixed)
 
     @property
     def token_gate(self) -> TokenGate:
@@ -150,10 +163,13 @@ class EventfulBlock(nn.Module, ABC):
         """Normalise the input of the attention branch, (..., dim)."""
 
     @abstractmethod
-    def to_qkv(self, c: Tensor, positions: Tensor, rope: Tensor | None) -> Tensor:
+    def to_qkv(
+        self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
+    ) -> Tensor:
         """Project tokens (total, dim) to q, k, v (total, 3 * heads * head_dim), positions applied.
 
-        Columns behind these are buffered too and reach `mix`.
+        Columns behind these (`extra_width`) are buffered too: the tables of relative positions,
+        (heads, height + width) flattened, and whatever `mix` is to find at the end.
         """
 
     @abstractmethod
@@ -194,63 +210,119 @@ class EventfulBlock(nn.Module, ABC):
                 f"eventful.restore(model) to train"
             )
 
-    def run(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
-        """Process the tokens (batch, tokens, dim) of one frame under the stream's policies."""
+    def run(self, x: Tensor, rope: Tensor | None = None, grid: Grid | None = None) -> Tensor:
+        """Process the tokens (batch, tokens, dim) of one frame under the stream's policies.
+
+        Args:
+            x: The tokens.
+            rope: Rotary positions, as the adapter's `to_qkv` takes them.
+            grid: Height and width of the token grid, where windows or relative positions need it.
+        """
         assert self.binding is not None
-        self.binding.runs += 1
-        qkv, old, index = self._gated(
-            "qkv", x, self.norm_1, lambda c, index: self.to_qkv(c, index.positions, rope)
-        )
-        c = self.mix(self._attend(qkv, old, index), qkv)
-        b, _, _ = self._gated("proj", c, None, lambda c, _: self.to_out(c))
-        x = x + b
-        b, _, _ = self._gated("mlp", x, self.norm_2, lambda c, _: self.to_mlp(c))
-        return x + b
+        binding, frame = self.binding, self.binding.frame
+        binding.runs += 1
+        binding.grid = grid
+        first = not binding.state.gates
+        if not frame.reached:
+            frame.flush = [] if first else self._flush(x)
+            frame.reached = True
+        return (frame.first if first else frame.update)(self, x, rope, grid)
+
+    def _flush(self, x: Tensor) -> list[int]:
+        """Ask the stream which rows to flush, given the first gate's reference and input."""
+        assert self.binding is not None
+        c = x if self.options.gate_before_norm else self.norm_1(x)
+        reference = self.binding.state.gates["qkv"].reference
+        patches = slice(self.prefix_tokens, None)
+        return self.binding.frame.on_first_gate(reference[:, patches], c[:, patches])
+
+    def process(self, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
+        """Do what `run` says: the equations of this class."""
+
+        def to_qkv(c: Tensor, positions: Tensor) -> Tensor:
+            return self.to_qkv(c, positions, rope, grid)
+
+        buffer = self._gated("qkv", x, self.norm_1, to_qkv)
+        if self.window_size and buffer.slots is None:
+            assert grid is not None
+            windows = Windows(grid, self.window_size)
+            nothing = x.new_zeros(1, x.shape[-1])
+            padding = to_qkv(nothing, torch.zeros(1, dtype=torch.int64, device=x.device))
+            buffer.reorder(windows.slots(x.device), windows.places, padding[0])
+        qkv = buffer.tokens.to(x.dtype)
+        c = self.mix(self._attend(buffer, qkv, grid), qkv)
+        x = x + self._gated("proj", c, None, lambda c, _: self.to_out(c)).tokens
+        return x + self._gated("mlp", x, self.norm_2, lambda c, _: self.to_mlp(c)).tokens
 
     def _gated(
         self,
         stage: Stage,
         x: Tensor,
         norm: Callable[[Tensor], Tensor] | None,
-        f: Callable[[Tensor, Index], Tensor],
-    ) -> tuple[Tensor, Tensor, Index]:
-        """b[J] <- f(norm(x)[J]); returns b, what stood at J before, and J."""
+        f: Callable[[Tensor, Tensor], Tensor],
+    ) -> TokenBuffer:
+        """b[J] <- f(norm(x)[J]), J chosen by the stage's gate; on the first frame, all tokens."""
         assert self.binding is not None
         inside = norm if norm and self.options.gate_before_norm else None
         c = x if inside or not norm else norm(x)
-        state = self.binding.state
+        buffers, frame = self.binding.state.buffers, self.binding.frame
         index = self._choose(stage, c)
         c_new = index.gather(c)
-        new = f(inside(c_new) if inside else c_new, index)
-        if stage not in state.buffers:
-            state.buffers[stage] = TokenBuffer(new.contiguous().unflatten(0, c.shape[:2]))
-            return state.buffers[stage].tokens, new, index
-        old = state.buffers[stage].replace_(index, new)
-        return state.buffers[stage].tokens, old, index
+        new = f(inside(c_new) if inside else c_new, index.positions)
+        if stage not in buffers:
+            buffers[stage] = TokenBuffer.new(new, len(c), frame.state_dtype or new.dtype)
+        else:
+            buffers[stage].replace_(index, new, keep=stage == "qkv" or frame.fixed)
+        return buffers[stage]
 
     def _choose(self, stage: Stage, c: Tensor) -> Index:
         """Let the gate pick this frame's tokens: all of them when there is no state yet."""
         assert self.binding is not None
         gates, frame = self.binding.state.gates, self.binding.frame
+        gate = self.token_gate
         if stage not in gates:
-            gates[stage] = self.token_gate.new_state(c)
-            frame.reached = True
+            gates[stage] = gate.new_state(c, frame.state_dtype)
             return gates[stage].index
-        gate, state = self.token_gate, gates[stage]
-        flush = frame.enter(state.reference[:, self.prefix_tokens :], c[:, self.prefix_tokens :])
-        error = gate.measure(state, c)
-        return gate.update(state, c, self.binding.policies[stage], error, flush)
+        error = gate.measure(gates[stage], c)
+        policy = self.binding.policies[stage]
+        return gate.update(gates[stage], c, policy, error, frame.flush, undo=frame.fixed)
 
-    def _attend(self, qkv: Tensor, old: Tensor, index: Index) -> Tensor:
-        """Bring attention up to date over the first three parts of the buffer."""
+    def _attend(self, buffer: TokenBuffer, qkv: Tensor, grid: Grid | None) -> Tensor:
+        """Bring attention up to date over q, k, v, the first columns of the buffer."""
         assert self.binding is not None
-        state = self.binding.state
+        state, frame = self.binding.state, self.binding.frame
         width = 3 * self.heads * self.head_dim
-        qkv, old = qkv[..., :width], old[..., :width]
-        if state.attention is None:
-            output, state.attention = self.attention_form.start(qkv)
-            return output
-        return self.attention_form.update(state.attention, qkv, old, index)
+        form = self.attention_form(frame.fixed)
+        bias = self._bias(qkv[..., width:], grid)
+        if state.attention is None or frame.anew:
+            output, attention = form.start(qkv[..., :width], bias)
+            if state.attention is not None:
+                attention.turn = state.attention.turn
+            state.attention = attention
+        else:
+            assert buffer.index is not None
+            assert buffer.before is not None
+            old = buffer.before[..., :width].to(qkv.dtype)
+            output = form.update(state.attention, qkv[..., :width], old, buffer.index, bias)
+        return output if buffer.slots is None else output.index_select(1, buffer.slots)
+
+    def _bias(self, extra: Tensor, grid: Grid | None) -> Bias:
+        """The relative positions, from their tables (batch, tokens, ...) behind q, k, v."""
+        lines = self.bias_grid(grid)
+        if lines is None:
+            return None
+        table = extra[..., : self.heads * sum(lines)].unflatten(-1, (self.heads, -1))
+        return RelativePositions(table.transpose(1, 2), lines)
+
+
+def first_frame(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
+    """Run a block on the first frame; what a stream compiles apart from `update`."""
+    return block.process(x, rope, grid)
+
+
+def update(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
+    """Run a block on a later frame."""
+    return block.process(x, rope, grid)
 
 
 def eventful_blocks(model: nn.Module) -> dict[str, EventfulBlock]:

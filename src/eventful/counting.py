@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eventful.attention import AttentionName
+from eventful.attention import AttentionName, Windows
 from eventful.blocks import EventfulBlock
-from eventful.state import STAGES, Stage
+from eventful.state import STAGES, Grid, Stage
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class BlockSize(NamedTuple):
         width: H d, the size of a token inside attention.
         buffered: Size of a token in the QKV buffer.
         per_token: Operations of the linear layers behind each gate, for one token.
+        window: Tokens of a window, padding included; 0 where attention spans the frame.
+        places: Tokens of a frame in whole windows, padding included; 0 without windows.
+        lines: Height plus width of the key grid of relative positions; 0 where there are none.
     """
 
     dim: int
@@ -84,30 +87,51 @@ class BlockSize(NamedTuple):
     width: int
     buffered: int
     per_token: Mapping[Stage, int]
+    window: int = 0
+    places: int = 0
+    lines: int = 0
 
     @classmethod
-    def of(cls, block: EventfulBlock) -> BlockSize:
-        """Read the sizes off a block."""
+    def of(cls, block: EventfulBlock, grid: Grid | None = None) -> BlockSize:
+        """Read the sizes off a block, for a token grid where it needs one."""
         layers = block.linears()
         per_token: dict[Stage, int] = {
             stage: sum(n_in * n_out + n_out * bias for n_in, n_out, bias in layers[stage])
             for stage in STAGES
         }
         width = block.heads * block.head_dim
-        buffered = 3 * width + block.extra_width
-        return cls(layers["proj"][-1].outputs, block.heads, width, buffered, per_token)
+        side = block.window_size
+        return cls(
+            dim=layers["proj"][-1].outputs,
+            heads=block.heads,
+            width=width,
+            buffered=3 * width + block.extra_width(grid),
+            per_token=per_token,
+            window=side**2,
+            places=Windows(grid, side).places if side and grid else 0,
+            lines=sum(block.bias_grid(grid) or ()),
+        )
+
+    def all_pairs(self, tokens: int) -> int:
+        """Pairs of a query and a key in full attention over a frame of so many tokens."""
+        return self.places * self.window if self.window else tokens * tokens
+
+    def bias_additions(self, pairs: int) -> int:
+        """Additions of relative positions: one for each axis, to so many scores of every head."""
+        return 2 * self.heads * pairs if self.lines else 0
 
 
 def dense_operations(size: BlockSize, tokens: int) -> Operations:
     """Count one row of a dense block: linear layers, both products, two skip connections."""
-    product = tokens * tokens * size.width
+    pairs = size.all_pairs(tokens)
+    queries = size.places or tokens
     return Operations(
         qkv=tokens * size.per_token["qkv"],
-        query_key=product,
-        attention_value=product,
+        query_key=(pairs + queries * size.lines) * size.width,
+        attention_value=pairs * size.width,
         projection=tokens * size.per_token["proj"],
         mlp=tokens * size.per_token["mlp"],
-        additions=2 * tokens * size.dim,
+        additions=2 * tokens * size.dim + size.bias_additions(pairs),
     )
 
 
@@ -121,40 +145,42 @@ def block_operations(
 ) -> Operations:
     """Count one batch row of an eventful block on a frame that is not its first.
 
+    Tables of relative positions are computed for updated queries alone.
+
     Args:
         size: The block's sizes.
         attention: The attention form.
         tokens: N.
         updated: Tokens let through by each gate.
         corrected: Incremental attention: query rows whose keys were replaced.
-        recomputed: Incremental attention: query rows computed against all keys.
+        recomputed: Incremental attention: query rows computed against all their keys.
     """
-    active, width = updated["qkv"], size.width
-    full = tokens * tokens * width
-    partial = full if active == tokens else 2 * active * tokens * width
-    gates = tokens * (2 * size.dim + width)
+    active = updated["qkv"]
+    pairs = size.all_pairs(tokens)
+    some = pairs if active == tokens else 2 * active * tokens
+    gates = tokens * (2 * size.dim + size.width)
     additions = 2 * tokens * size.dim
     match attention:
-        case "dense":
-            query_key, attention_value = full, full
-        case "query_key":
-            query_key, attention_value = partial, full
-        case "cached":
-            query_key, attention_value = partial, partial
-            gates += tokens * width + size.heads * tokens * tokens
-            additions += (active + 2 * tokens) * width if active < tokens else 0
         case "incremental":
-            query_key = (recomputed * tokens + 2 * corrected * active) * width
-            attention_value = query_key
-            additions += 2 * corrected * width
+            scored = recomputed * (size.window or tokens) + 2 * corrected * active
+            weighed = scored
+            additions += 2 * corrected * size.width
+        case "query_key" if not size.window:
+            scored, weighed = some, pairs
+        case "cached" if not size.window:
+            scored = weighed = some
+            gates += tokens * size.width + size.heads * tokens * tokens
+            additions += (active + 2 * tokens) * size.width if active < tokens else 0
+        case _:
+            scored = weighed = pairs
     return Operations(
         qkv=active * size.per_token["qkv"],
-        query_key=query_key,
-        attention_value=attention_value,
+        query_key=(scored + active * size.lines) * size.width,
+        attention_value=weighed * size.width,
         projection=updated["proj"] * size.per_token["proj"],
         mlp=updated["mlp"] * size.per_token["mlp"],
         gates=gates,
-        additions=additions,
+        additions=additions + size.bias_additions(scored),
     )
 
 
@@ -189,10 +215,13 @@ def state_values(size: BlockSize, attention: AttentionName, tokens: int) -> tupl
     """Count what one row of a block remembers.
 
     Returns:
-        Values held in the model's dtype (three references, three buffers), and values held in at
-        least float32 (the attention state).
+        Values held in the model's dtype, or the stream's `state_dtype` (three references, three
+        buffers), and values that never are (the attention state).
     """
-    narrow = tokens * (2 * size.dim + size.width + size.buffered + 2 * size.dim)
+    places = size.places or tokens
+    narrow = tokens * (2 * size.dim + size.width + 2 * size.dim) + places * size.buffered
+    if size.window:
+        return narrow, places * size.width if attention == "incremental" else 0
     maps = size.heads * tokens * tokens
     wide = {
         "dense": 0,
@@ -223,7 +252,6 @@ class Observer(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.linear = self.matmul = self.attention = self.additions = 0
-        self._paused = False
 
     @property
     def total(self) -> int:
@@ -232,20 +260,18 @@ class Observer(TorchDispatchMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let operators run uncounted."""
-        self._paused = True
+        """Let operators run uncounted, as if this were not active."""
+        self.__exit__(None, None, None)
         try:
             yield
         finally:
-            self._paused = False
+            self.__enter__()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         """Run one operator and count it; composite ones are taken apart first."""
         kwargs = kwargs or {}
-        if self._paused:
-            return func(*args, **kwargs)
         name = func.overloadpacket.__name__
         if name not in _COUNTED:
             with self:
@@ -275,6 +301,11 @@ class Observer(TorchDispatchMode):
             case _ if name in _FUSED_ATTENTION:
                 q, k = args[0], args[1]
                 self.attention += 2 * q.numel() * k.shape[-2]
+            case "attend":
+                q, k, table = args[0], args[1], args[5]
+                self.attention += 2 * q.numel() * k.shape[-2]
+                if table is not None:
+                    self.additions += 2 * q.shape[:3].numel() * k.shape[-2]
 
 
 _FUSED_ATTENTION = {
@@ -285,7 +316,7 @@ _FUSED_ATTENTION = {
     "_scaled_dot_product_fused_attention_overrideable",
 }
 _COUNTED = _FUSED_ATTENTION | {"linear", "addmm", "mm", "bmm", "baddbmm", "addbmm", "mv", "addmv"}
-_COUNTED |= {"add", "sub", "add_", "sub_", "rsub"}
+_COUNTED |= {"add", "sub", "add_", "sub_", "rsub", "attend"}
 
 
 @contextmanager

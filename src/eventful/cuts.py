@@ -54,7 +54,7 @@ class SceneCuts:
         return deque(maxlen=self.memory)
 
 
-def change(reference: Tensor, c: Tensor) -> list[float]:
+def change(reference: Tensor, c: Tensor) -> Tensor:
     """Measure ||mean(u - c)|| / ||mean u|| over quarters of each row's tokens.
 
     Args:
@@ -62,10 +62,10 @@ def change(reference: Tensor, c: Tensor) -> list[float]:
         c: (batch, tokens, dim).
 
     Returns:
-        One number a batch row: the root of the summed squares over the quarters.
+        (batch,) float32: the root of the summed squares over the quarters.
 
     Example:
-        >>> change(torch.ones(1, 8, 2), torch.zeros(1, 8, 2))
+        >>> change(torch.ones(1, 8, 2), torch.zeros(1, 8, 2)).tolist()
         [1.0]
     """
 
@@ -74,4 +74,4 @@ def change(reference: Tensor, c: Tensor) -> list[float]:
         return torch.linalg.vector_norm(torch.cat(means, dim=1).float(), dim=1)
 
     floor = torch.finfo(torch.float32).tiny
-    return (size(reference - c) / size(reference).clamp_min(floor)).tolist()
+    return size(reference - c) / size(reference).clamp_min(floor)

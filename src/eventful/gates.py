@@ -22,18 +22,35 @@ class GateState:
         reference: u (batch, tokens, dim), each token's value when it was last let through.
         error: (batch, tokens) L2 norm of u - c on the last frame; 0 on a frame without a choice.
         index: The tokens let through on the last frame.
+        before: What stood in the reference where the last frame wrote, kept for `undo_`.
     """
 
     reference: Tensor
     error: Tensor
     index: Index
+    before: Tensor | None = None
 
     @classmethod
     def of(cls, reference: Tensor) -> GateState:
         """Start from a reference (batch, tokens, dim), as if it had just been let through."""
         batch, tokens, _ = reference.shape
         everything = Index.everything(batch, tokens, reference.device)
-        return cls(reference, reference.new_zeros(batch, tokens), everything)
+        error = torch.zeros(batch, tokens, dtype=_wide(reference), device=reference.device)
+        return cls(reference, error, everything)
+
+    def undo_(self) -> None:
+        """Take the last frame's writes back; error and index are left as they are."""
+        if self.before is not None:
+            if self.before.shape == self.reference.shape:
+                self.reference.copy_(self.before)
+            else:
+                self.index.scatter_(self.reference, self.before)
+            self.before = None
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """The dtype that errors are computed in: 16-bit numbers are subtracted in float32."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -65,16 +82,33 @@ class TokenGate:
         if self.kind not in ("token", "stgt"):
             raise ValueError(f"gate must be 'token' or 'stgt', got {self.kind!r}")
 
-    def new_state(self, c: Tensor) -> GateState:
-        """Take a whole tensor c (batch, tokens, dim) in, as on the first frame."""
-        return GateState.of(c.clone(memory_format=torch.contiguous_format))
+    def new_state(self, c: Tensor, dtype: torch.dtype | None = None) -> GateState:
+        """Take a whole tensor c (batch, tokens, dim) in, as on the first frame.
+
+        Args:
+            c: The frame's values.
+            dtype: What the reference is kept in; by default as c.
+        """
+        form = torch.contiguous_format
+        return GateState.of(c.to(dtype or c.dtype, copy=True, memory_format=form))
 
     def measure(self, state: GateState, c: Tensor) -> Tensor:
-        """Compute the error's norm ||u - c|| of every token, (batch, tokens)."""
-        return torch.linalg.vector_norm(state.reference - c, dim=-1)
+        """Compute the error's norm ||u - c|| of every token, (batch, tokens).
+
+        c is rounded as the reference is, so that what stays still has no error.
+        """
+        wide = _wide(state.reference)
+        e = state.reference.to(wide) - c.to(state.reference.dtype).to(wide)
+        return torch.linalg.vector_norm(e, dim=-1)
 
     def update(
-        self, state: GateState, c: Tensor, policy: Policy, error: Tensor, flush: list[int]
+        self,
+        state: GateState,
+        c: Tensor,
+        policy: Policy,
+        error: Tensor,
+        flush: list[int],
+        undo: bool = False,
     ) -> Index:
         """Choose the tokens of this frame and remember their values.
 
@@ -84,6 +118,7 @@ class TokenGate:
             policy: Picks among the tokens behind the prefix.
             error: (batch, tokens) from `measure`.
             flush: Batch rows of which every token is let through.
+            undo: Keep what is overwritten, for `GateState.undo_`.
 
         Returns:
             The index set; `index.gather(c)` is c~.
@@ -91,7 +126,9 @@ class TokenGate:
         index = policy.select(error[:, self.prefix :]).after_prefix(self.prefix).with_rows(flush)
         state.error, state.index = error, index
         if self.kind == "stgt":
+            state.before = state.reference.clone() if undo else None
             state.reference.copy_(c)
         else:
+            state.before = index.gather(state.reference).clone() if undo else None
             index.scatter_(state.reference, index.gather(c))
         return index

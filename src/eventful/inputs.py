@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,14 @@ class Inputs:
         self._channels, self._size = patch_channels(model), fixed_size(model)
         self._normalization = normalization(model) if normalize else None
 
-    def prepare(self, frame: Tensor, weight: Tensor, number: int) -> Tensor:
+    def prepare(self, frame: Tensor, weight: Tensor, number: int, look: bool = True) -> Tensor:
         """Check a frame and bring it to the device and dtype of a weight of the model.
 
         Args:
             frame: (batch, channels, height, width), floating point.
             weight: Any weight.
             number: The frame's, for messages.
+            look: Look for NaN and infinity, which waits for the device.
 
         Raises:
             TypeError: It is not a floating-point tensor.
@@ -35,12 +36,10 @@ class Inputs:
         """
         self._check(frame)
         x = frame.to(weight.device, weight.dtype)
-        if len(x) == 0 or not x.isfinite().all():
-            what = "no row" if len(x) == 0 else "NaN or infinity"
-            raise ValueError(
-                f"frame {number} holds {what}; the stream is as it was before, go on with the "
-                f"next frame"
-            )
+        if len(x) == 0:
+            refuse(number, "no row")
+        if look and not x.isfinite().all():
+            refuse(number, "NaN or infinity")
         if self._normalization is not None:
             mean, std = (values.to(x) for values in self._normalization)
             x = (x - mean) / std
@@ -63,6 +62,17 @@ class Inputs:
                 f"expected frames of {self._size[0]} x {self._size[1]} pixels, got "
                 f"{tuple(frame.shape)}; resize them, or build the model with dynamic_img_size=True"
             )
+
+
+def refuse(number: int, what: str) -> NoReturn:
+    """Refuse a frame before it has changed anything.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(
+        f"frame {number} holds {what}; the stream is as it was before, go on with the next frame"
+    )
 
 
 def fixed_size(model: nn.Module) -> tuple[int, int] | None:

@@ -36,6 +36,10 @@ class Policy(ABC):
             ValueError: The policy does not fit this number of tokens.
         """
 
+    def count(self, tokens: int) -> int | None:
+        """How many of so many tokens are updated, whatever their errors; None if it depends."""
+        return None
+
 
 @dataclass(frozen=True)
 class TopR(Policy):
@@ -63,6 +67,10 @@ class TopR(Policy):
             )
         return Index.from_positions(error.topk(self.r, dim=1, sorted=False).indices, tokens)
 
+    def count(self, tokens: int) -> int:
+        """The same number on every frame."""
+        return self.r
+
     def __str__(self) -> str:
         return f"top:{self.r}"
 
@@ -85,7 +93,11 @@ class TopFraction(Policy):
 
     def select(self, error: Tensor) -> Index:
         """Choose the largest errors of each row."""
-        return TopR(max(1, math.floor(self.f * error.shape[1]))).select(error)
+        return TopR(self.count(error.shape[1])).select(error)
+
+    def count(self, tokens: int) -> int:
+        """The same number on every frame."""
+        return max(1, math.floor(self.f * tokens))
 
     def __str__(self) -> str:
         return f"fraction:{self.f}"
@@ -129,6 +141,10 @@ class KeepAll(Policy):
         """Choose all tokens."""
         batch, tokens = error.shape
         return Index.everything(batch, tokens, error.device)
+
+    def count(self, tokens: int) -> int:
+        """All of them."""
+        return tokens
 
     def __str__(self) -> str:
         return "all"

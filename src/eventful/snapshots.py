@@ -24,6 +24,7 @@ _KEYS = {
     "turns",
     "policies",
     "histories",
+    "grids",
     "pending",
     "outside",
     "counts",

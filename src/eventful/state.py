@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
+import torch
 from torch import Tensor
 
 from eventful.attention import AttentionState
@@ -15,6 +16,8 @@ from eventful.policies import Policy
 
 Stage = Literal["qkv", "proj", "mlp"]
 STAGES: tuple[Stage, ...] = ("qkv", "proj", "mlp")
+Grid = tuple[int, int]
+Step = Callable[[Any, Tensor, Tensor | None, Grid | None], Tensor]
 
 
 @dataclass
@@ -25,20 +28,23 @@ class Frame:
         on_first_gate: Called once a frame, by the first gate and before any state changes, with
             its reference u and its input c, (batch, patch tokens, dim) each; returns the batch
             rows of which every token is to be updated, and may raise.
-        flush: These rows; empty until the first gate has been reached.
-        reached: Whether any gate has been reached on this frame.
+        first: Runs a block on the first frame: (block, tokens, rope, grid) to tokens.
+        update: Runs a block on any later frame.
+        state_dtype: What references and buffers are kept in; None keeps them as they come.
+        fixed: Updates do a fixed amount of work, read nothing back, and can be undone.
+        anew: Compute attention in full from the buffers, into new state.
+        flush: Rows of which every token is updated on this frame.
+        reached: Whether the first gate has been reached on this frame.
     """
 
     on_first_gate: Callable[[Tensor, Tensor], list[int]]
+    first: Step
+    update: Step
+    state_dtype: torch.dtype | None = None
+    fixed: bool = False
+    anew: bool = False
     flush: list[int] = field(default_factory=list)
     reached: bool = False
-
-    def enter(self, reference: Tensor, c: Tensor) -> list[int]:
-        """Return the rows to flush, asking for them at the first gate."""
-        if not self.reached:
-            self.flush = self.on_first_gate(reference, c)
-            self.reached = True
-        return self.flush
 
 
 @dataclass
@@ -50,25 +56,40 @@ class BlockState:
     attention: AttentionState | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is remembered, by name; batch first."""
+        """All that is remembered, by name; batch first, except for the order of windows."""
         named = {f"{stage}.reference": gate.reference for stage, gate in self.gates.items()}
-        named |= {f"{stage}.buffer": buffer.tokens for stage, buffer in self.buffers.items()}
+        for stage, buffer in self.buffers.items():
+            named[f"{stage}.buffer"] = buffer.tokens
+            if buffer.slots is not None:
+                named[f"{stage}.slots"] = buffer.slots
         if self.attention is not None:
             named |= {f"attention.{name}": t for name, t in self.attention.tensors.items()}
         return named
 
+    def undo_(self) -> None:
+        """Take the last frame's writes to references and buffers back, where they were kept."""
+        for part in (*self.gates.values(), *self.buffers.values()):
+            part.undo_()
+
+    def forget_undo(self) -> None:
+        """Let go of what `undo_` needs."""
+        for part in (*self.gates.values(), *self.buffers.values()):
+            part.before = None
+
     @classmethod
     def from_tensors(cls, named: dict[str, Tensor], turn: int) -> BlockState:
         """Build a state from what `tensors` gave and the attention state's turn."""
-        attention = AttentionState(turn=turn)
+        device = next(iter(named.values())).device
+        attention = AttentionState(turn=torch.tensor(turn, device=device))
+        attention.overflow = attention.overflow.to(device)
         state = cls(attention=attention)
         for name, tensor in named.items():
             part, _, kind = name.partition(".")
             if part == "attention":
                 attention.tensors[kind] = tensor
             elif kind == "buffer":
-                state.buffers[cast(Stage, part)] = TokenBuffer(tensor)
-            else:
+                state.buffers[cast(Stage, part)] = TokenBuffer(tensor, named.get(f"{part}.slots"))
+            elif kind == "reference":
                 state.gates[cast(Stage, part)] = GateState.of(tensor)
         return state
 
@@ -81,10 +102,12 @@ class Binding:
         frame: Shared by all blocks of the stream.
         policies: One for each gate.
         state: What the block remembers.
+        grid: Height and width of the block's token grid, where it was told.
         runs: How often the block has run, so that a skipped or repeated block is noticed.
     """
 
     frame: Frame
     policies: dict[Stage, Policy]
     state: BlockState = field(default_factory=BlockState)
+    grid: Grid | None = None
     runs: int = 0

@@ -36,6 +36,8 @@ class Stats:
         updated: For each gate, the tokens updated on the last frame, one number a batch row.
         state_bytes: Memory that the stream holds between frames.
         seconds: Wall time of the model on the last frame.
+        fallbacks: Compiled frames that were computed again because more rows had to be computed
+            anew than there was room for.
         flushes: The latest flushes (at most 1,000).
         flush_reasons: How many flushes there were, by reason.
 
@@ -52,6 +54,7 @@ class Stats:
     updated: dict[str, tuple[int, ...]] = field(default_factory=dict)
     state_bytes: int = 0
     seconds: float = 0.0
+    fallbacks: int = 0
     flushes: deque[Flush] = field(default_factory=lambda: deque(maxlen=1000))
     flush_reasons: Counter[str] = field(default_factory=Counter)
 

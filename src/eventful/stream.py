@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from eventful import snapshots
+from eventful import compiled, snapshots
 from eventful.blocks import EventfulBlock, bound_copy, eventful_blocks
 from eventful.counting import BlockSize, Operations, dense_operations, frame_operations, outside
 from eventful.cuts import SceneCuts, change
-from eventful.inputs import Inputs
+from eventful.gates import GateState
+from eventful.inputs import Inputs, refuse
 from eventful.policies import Policy, for_gates
 from eventful.state import STAGES, Binding, BlockState, Frame
 from eventful.stats import Stats
@@ -49,10 +50,18 @@ class Stream:
         scene_cuts: How scene cuts are found; None turns this off, as every reproduction of the
             paper does.
         method: The model's method to run, such as "forward_features".
+        compile: Compile the blocks with `torch.compile`. Policies must then let a fixed number of
+            tokens through (`TopR`, `TopFraction`, `KeepAll`). Each such number compiles once;
+            `prepare` does it ahead of time.
+        state_dtype: What references and buffers are kept in: torch.float32, bfloat16 or float16;
+            by default as the model computes them. Attention outputs and log-sum-exps are kept in
+            float32 at least.
 
     Raises:
         ValueError: The model is not converted, has been changed since in a way that its adapter
-            does not know, has no such method, or says no mean and standard deviation.
+            does not know, has no such method, says no mean and standard deviation, or was converted
+            with a form of attention that does not compile.
+        TypeError: `state_dtype` is none of these.
 
     Example:
         >>> import timm, eventful
@@ -72,8 +81,23 @@ class Stream:
         normalize: bool = False,
         scene_cuts: SceneCuts | None = SceneCuts(),  # noqa: B008 - frozen
         method: str = "forward",
+        compile: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
-        self._frame = Frame(self._first_gate)
+        if state_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise TypeError(
+                f"state_dtype must be torch.float32, torch.bfloat16 or torch.float16, or None for "
+                f"the model's own, got {state_dtype!r}"
+            )
+        self._compile = compile
+        self._settings: dict[str, Any] = {
+            "normalize": normalize,
+            "scene_cuts": scene_cuts,
+            "method": method,
+            "compile": compile,
+            "state_dtype": state_dtype,
+        }
+        self._frame = Frame(self._first_gate, *compiled.steps(compile), state_dtype)
         originals = eventful_blocks(model).values()
         for block in originals:
             block.account(block.original, block.name)
@@ -84,7 +108,9 @@ class Stream:
             raise ValueError(
                 "this model holds no eventful block; call eventful.convert(model, policy=...) first"
             )
-        self._sizes = {name: BlockSize.of(block) for name, block in self._blocks.items()}
+        if compile:
+            compiled.check(self._blocks.values())
+        self._sizes: dict[str, BlockSize] = {}
         self._call = _method(self._module, method)
         self._inputs = Inputs(model, normalize)
         self._weights = list(model.parameters())
@@ -96,6 +122,7 @@ class Stream:
         self._histories: list[deque[float]] = []
         self._outside = 0
         self._checked: object = None
+        self._moved: Tensor | None = None
         self.stats = Stats()
         if policy is not None:
             self.policy = policy
@@ -136,9 +163,29 @@ class Stream:
         """
         if any(module.training for module in self._originals):
             raise RuntimeError("the model is in train mode; call model.eval()")
-        x = self._inputs.prepare(frame, self._weights[0], self.stats.frames)
+        x = self._inputs.prepare(frame, self._weights[0], self.stats.frames, not self._compile)
         reason = self._reset_reason(x)
-        return self._run(x) if reason is None else self._run_first(x, reason)
+        if reason is not None:
+            if self._compile and not x.isfinite().all():
+                refuse(self.stats.frames, "NaN or infinity")
+            return self._run_first(x, reason)
+        if self._compile and self._pending is None and not self._frame.anew:
+            return self._run_fixed(x)
+        return self._run(x)
+
+    def prepare(self, frame: Tensor, policies: Iterable[Policy | Mapping[str, Policy]]) -> None:
+        """Compile ahead for some policies, so that moving between them costs nothing later.
+
+        The stream is as it was afterwards: frames run through a twin.
+
+        Args:
+            frame: Any frame of the size to come.
+            policies: What `policy` will be set to.
+        """
+        for policy in policies if self._compile else ():
+            twin = Stream(self._originals[0], policy=policy, **self._settings)
+            for _ in range(2):
+                twin(frame)
 
     @property
     def gates(self) -> list[str]:
@@ -194,11 +241,12 @@ class Stream:
                 for name, state in states.items()
             },
             "turns": {
-                name: state.attention.turn for name, state in states.items() if state.attention
+                name: int(state.attention.turn) for name, state in states.items() if state.attention
             },
             "policies": snapshots.policy_texts(self._policies()),
             "histories": [list(history) for history in self._histories],
             "pending": list(self._pending) if self._pending else None,
+            "grids": {name: _binding(block).grid for name, block in self._blocks.items()},
             "outside": self._outside,
             "counts": [getattr(self.stats, name) for name in _COUNTS],
         }
@@ -236,7 +284,9 @@ class Stream:
         }
         self.policy = snapshots.parse_policies(content["policies"]) or self.policy
         for name, block in self._blocks.items():
-            _binding(block).state = states[name]
+            _binding(block).state, _binding(block).grid = states[name], content["grids"][name]
+        self._measure_blocks()
+        self._frame.anew = False
         self._size, self._outside = size, content["outside"]
         self._version = _version(self._weights)
         self._pending = tuple(content["pending"]) if content["pending"] else None
@@ -280,6 +330,8 @@ class Stream:
                 _binding(block).state = before[name]
             raise
         self._size, self._pending, self._outside = _size(x), None, observer.total
+        self._frame.anew = False
+        self._measure_blocks()
         self._version = _version(self._weights)
         self._histories = [(self._scene_cuts or SceneCuts()).new_history() for _ in x]
         self._flushed = dict.fromkeys(range(len(x)), reason)
@@ -292,11 +344,48 @@ class Stream:
         try:
             output, seconds = self._timed(x)
         except BaseException:
-            if self._frame.reached:  # some gates have moved on and others have not
-                self._pending = None, "interrupted"
+            self._interrupted()
             raise
+        self._frame.anew = False
         self._report(seconds)
         return output
+
+    def _run_fixed(self, x: Tensor) -> Any:
+        """Compute a frame by compiled updates; take it back if it should not have been."""
+        views = self._gate_states()
+        seen = [(gate.error, gate.index) for gate in views]
+        self._frame.fixed = True
+        try:
+            output, seconds = self._timed(x)
+        except BaseException:
+            self._interrupted()
+            raise
+        finally:
+            self._frame.fixed = False
+        verdict = compiled.read(x, self._blocks.values(), self._moved)
+        self._flushed = {}
+        if verdict.finite and not verdict.overflow and not self._cuts(verdict.moved):
+            self._remember(verdict.moved)
+            self._report(seconds)
+            return output
+        for block in self._blocks.values():
+            _binding(block).state.undo_()
+        for gate, (error, index) in zip(views, seen, strict=True):
+            gate.error, gate.index = error, index
+        self._frame.anew = True  # attention states cannot be taken back, but follow from buffers
+        if not verdict.finite:
+            refuse(self.stats.frames, "NaN or infinity")
+        self.stats.fallbacks += verdict.overflow
+        return self._run(x)
+
+    def _interrupted(self) -> None:
+        """Compute the next frame in full, if some gates have moved on and others have not."""
+        if self._frame.reached:
+            self._pending = None, "interrupted"
+
+    def _gate_states(self) -> list[GateState]:
+        states = [_binding(block).state for block in self._blocks.values()]
+        return [gate for state in states for gate in state.gates.values()]
 
     def _timed(self, x: Tensor) -> tuple[Any, float]:
         """Run the model; every eventful block must take part exactly once."""
@@ -318,15 +407,30 @@ class Stream:
     def _first_gate(self, reference: Tensor, c: Tensor) -> list[int]:
         """Before any state changes: check the policies and choose the rows to flush."""
         self._check_policies()
+        moved = None if self._scene_cuts is None else change(reference, c)
+        if self._frame.fixed:
+            self._moved = moved  # judged when it is read back, behind the frame
+            return []
         rows, reason = self._pending or (None, "")
         self._flushed = dict.fromkeys(rows or [], reason)
-        if self._scene_cuts is not None:
-            for row, moved in enumerate(change(reference, c)):
-                if self._scene_cuts.is_cut(moved, self._histories[row]):
-                    self._flushed.setdefault(row, "scene cut")
-                self._histories[row].append(moved)  # a cut's too, or noise would be cut for ever
+        if moved is not None:
+            changes = moved.tolist()
+            for row in self._cuts(changes):
+                self._flushed.setdefault(row, "scene cut")
+            self._remember(changes)
         self._pending = None
         return list(self._flushed)
+
+    def _cuts(self, moved: list[float]) -> list[int]:
+        """The batch rows that show another scene."""
+        cuts = self._scene_cuts
+        rows = enumerate(zip(moved, self._histories, strict=False))
+        return [row for row, (m, history) in rows if cuts is not None and cuts.is_cut(m, history)]
+
+    def _remember(self, moved: list[float]) -> None:
+        """Enter the rows' changes, a cut's too, or noise would be cut for ever."""
+        for change_of_row, history in zip(moved, self._histories, strict=False):
+            history.append(change_of_row)
 
     def _check_policies(self) -> None:
         """Let every policy choose once, so that one that does not fit fails before any change."""
@@ -335,13 +439,20 @@ class Stream:
         reference = _binding(block).state.gates["qkv"].reference
         tokens = reference.shape[1] - block.token_gate.prefix
         if self._checked != (policies, tokens):
-            for policy in policies.values():
+            for name, policy in policies.items():
                 policy.select(reference.new_zeros(1, tokens))
+                if self._compile and policy.count(tokens) is None:
+                    raise ValueError(
+                        f"compile=True needs policies that update a fixed number of tokens, such "
+                        f"as TopR(256) or TopFraction(0.25); {name} has {policy}"
+                    )
             self._checked = policies, tokens
 
     def _report(self, seconds: float) -> None:
         """Enter a processed frame into the statistics."""
         used, dense = Operations(other=self._outside), Operations(other=self._outside)
+        for block in self._blocks.values():
+            _binding(block).state.forget_undo()
         for name, block in self._blocks.items():
             used += frame_operations(block, self._sizes[name], list(self._flushed))
             gates = _binding(block).state.gates
@@ -354,6 +465,11 @@ class Stream:
             self.stats.flush(row, reason)
         self.stats.count(used, dense)
         self.stats.seconds = seconds
+
+    def _measure_blocks(self) -> None:
+        self._sizes = {
+            name: BlockSize.of(block, _binding(block).grid) for name, block in self._blocks.items()
+        }
 
     def _policies(self) -> dict[str, Policy]:
         return {

@@ -49,7 +49,9 @@ def block_of(attention, counts, corrected, recomputed):
     return SimpleNamespace(
         heads=2,
         head_dim=5,
-        extra_width=4,
+        extra_width=lambda grid: 4,
+        window_size=0,
+        bias_grid=lambda grid: None,
         options=SimpleNamespace(attention=attention),
         linears=lambda: LAYERS,
         binding=SimpleNamespace(state=SimpleNamespace(gates=gates, attention=state)),

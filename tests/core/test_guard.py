@@ -89,7 +89,7 @@ def test_rows_that_keep_less_than_the_guard_are_computed_anew(guard, dtype, shar
     for left, redone in ((1.1 * share, 0), (0.9 * share, WATCHERS)):
         rest = math.log(left / (1 - left))
         watched = Watched([0.0, rest] + [NOTHING] * (TOKENS - 2), dtype=dtype)
-        attention = Incremental(HEADS, watched.scale, guard, max_age=None)
+        attention = Incremental(HEADS, watched.scale, guard=guard, max_age=None)
         _, state = attention.start(watched.qkv)
         attention.update(state, watched.qkv, *watched.replace_(0, NOTHING))
         assert state.recomputed == (1 + redone,)

@@ -14,6 +14,7 @@ from eventful.blocks import EventfulBlock
 
 ADAPTERS = {
     "timm.models.vision_transformer.Block": "eventful.backbones.timm_vit:TimmBlock",
+    "timm.models.vision_transformer_sam.Block": "eventful.backbones.timm_sam:TimmSamBlock",
     "timm.models.eva.EvaBlock": "eventful.backbones.timm_eva:TimmEvaBlock",
 }
 

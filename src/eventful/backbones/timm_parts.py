@@ -27,7 +27,7 @@ from torch.nn.modules import activation as torch_activations
 
 from eventful.backbones.account import Types, account
 from eventful.blocks import EventfulBlock, TokenOperations
-from eventful.state import Stage
+from eventful.state import Grid, Stage
 
 TimmAttention = Any  # Attention, AttentionRope or EvaAttention: timm declares no attribute types
 
@@ -86,8 +86,7 @@ class TimmPreNormBlock(EventfulBlock):
         """d, the size of one head."""
         return self.attn.head_dim
 
-    @property
-    def extra_width(self) -> int:
+    def extra_width(self, grid: Grid | None) -> int:
         """Columns of the attention gate behind q, k, v."""
         return 0 if self.attn.gate is None else self.heads * self.head_dim
 
@@ -99,7 +98,9 @@ class TimmPreNormBlock(EventfulBlock):
         """Normalise the input of the MLP branch."""
         return self.norm2(x)
 
-    def to_qkv(self, c: Tensor, positions: Tensor, rope: Tensor | None) -> Tensor:
+    def to_qkv(
+        self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
+    ) -> Tensor:
         """Project to q, k, v with their norms and rotations, and to the attention gate."""
         return project_qkv(self.attn, c, positions, rope)
 
@@ -113,7 +114,7 @@ class TimmPreNormBlock(EventfulBlock):
         return {
             "qkv": qkv_linears(self.attn),
             "proj": [linear(self.attn.proj)],
-            "mlp": [linear(layer) for layer in self.mlp.children() if isinstance(layer, nn.Linear)],
+            "mlp": mlp_linears(self.mlp),
         }
 
 
@@ -216,6 +217,11 @@ def _rotation_table(rope: Tensor, prefix: int, positions: Tensor) -> Tensor:
 def linear(layer: nn.Linear, bias: bool = False) -> TokenOperations:
     """Describe a linear layer; `bias` says that one is added from elsewhere."""
     return TokenOperations(layer.in_features, layer.out_features, bias or layer.bias is not None)
+
+
+def mlp_linears(mlp: nn.Module) -> list[TokenOperations]:
+    """List the linear layers of an MLP."""
+    return [linear(layer) for layer in mlp.children() if isinstance(layer, nn.Linear)]
 
 
 def qkv_linears(attn: TimmAttention) -> list[TokenOperations]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ from eventful.counting import (
     outside,
     state_values,
 )
-from eventful.policies import Policy, Threshold
-from eventful.state import STAGES
+from eventful.policies import Policy
+from eventful.state import STAGES, Grid
 
 
 def inspect(model: str, policy: Policy, size: int | None, attention: str) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def inspect(model: str, policy: Policy, size: int | None, attention: str) -> dic
     side = input_size(backbone) if size is None else size
     if hasattr(backbone, "patch_embed"):
         check_size(side, patch_size(backbone))
-    tokens, other = _trace(backbone, side)
+    tokens, grid, other = _trace(backbone, side)
     blocks = eventful_blocks(backbone)
     first = next(iter(blocks.values()))
     prefix = first.prefix_tokens
@@ -51,7 +52,7 @@ def inspect(model: str, policy: Policy, size: int | None, attention: str) -> dic
     dense = used = Operations(other=other)
     values = 0
     for block in blocks.values():
-        sizes = BlockSize.of(block)
+        sizes = BlockSize.of(block, grid)
         dense += dense_operations(sizes, tokens)
         values += sum(state_values(sizes, block.options.attention, tokens))
         if updated is not None:
@@ -83,12 +84,12 @@ def _build(name: str, size: int | None) -> nn.Module:
         raise ValueError(f"{name} cannot be built at size {size}: {error}") from error
 
 
-def _trace(backbone: nn.Module, side: int) -> tuple[int, int]:
-    """Run shapes through the model: tokens in its blocks, and operations outside them."""
-    seen: list[int] = []
+def _trace(backbone: nn.Module, side: int) -> tuple[int, Grid | None, int]:
+    """Run shapes through the model: tokens and grid in its blocks, and operations outside them."""
+    seen: list[tuple[int, ...]] = []
 
     def note(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.append(args[0].shape[1])
+        seen.append(tuple(args[0].shape[1:-1]))
 
     blocks: list[EventfulBlock] = list(eventful_blocks(backbone).values())
     handle = blocks[0].register_forward_pre_hook(note)
@@ -99,29 +100,41 @@ def _trace(backbone: nn.Module, side: int) -> tuple[int, int]:
         raise ValueError(f"the model takes no input of {side} x {side}: {error}") from error
     finally:
         handle.remove()
-    return seen[0], observer.total
+    return (
+        math.prod(seen[0]),
+        (seen[0][0], seen[0][1]) if len(seen[0]) == 2 else None,
+        observer.total,
+    )
 
 
 def _updated(policy: Policy, patches: int, prefix: int) -> int | None:
     """Tokens that a policy updates on every frame; None where it depends on the video."""
-    if isinstance(policy, Threshold):
-        return None
-    return policy.select(torch.zeros(1, patches)).counts[0] + prefix
+    policy.select(torch.zeros(1, patches))  # raises if it does not fit
+    count = policy.count(patches)
+    return None if count is None else count + prefix
 
 
 def _block(size: BlockSize, attention: str, tokens: int, updated: int) -> Operations:
-    """A frame of one block; rows that the guard sends back depend on the video and are left out."""
+    """A frame of one block.
+
+    What depends on the video is left out or taken at its largest: no row is sent back by the guard,
+    and every window holds an updated token, as far as there are enough.
+    """
     form = Incremental(size.heads, size.width**-0.5)
-    fresh = min(tokens, updated + form.rotated_rows(tokens))
-    if form.full_is_cheaper(updated, tokens - fresh, tokens):
-        fresh = tokens
+    if size.window:
+        corrected, recomputed = 0, min(updated * size.window, size.places)
+    elif form.full_is_cheaper(updated, tokens):
+        corrected, recomputed = 0, tokens
+    else:
+        corrected = tokens - updated
+        recomputed = updated + min(corrected, form.rotated_rows(tokens))
     return block_operations(
         size,
         attention,  # type: ignore[arg-type]
         tokens,
         dict.fromkeys(STAGES, updated),
-        corrected=tokens - fresh,
-        recomputed=fresh,
+        corrected=corrected,
+        recomputed=recomputed,
     )
 
 

@@ -1,9 +1,7 @@
-"""Reference operations: index sets and attention states.
-
-These functions are the specification. Anything faster is held equal to them by tests.
-"""
+"""Operations on index sets and attention states, as the equations have them."""
 
 from eventful.ops.attention import attend, merge, replace_keys
 from eventful.ops.index import Index
+from eventful.ops.relative import RelativePositions
 
-__all__ = ["Index", "attend", "merge", "replace_keys"]
+__all__ = ["Index", "RelativePositions", "attend", "merge", "replace_keys"]

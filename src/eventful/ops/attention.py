@@ -2,8 +2,8 @@
 
 For queries q and a set S of keys, the state of S is
 
-    L_S = log sum_{j in S} exp(q . k_j * scale)
-    o_S = sum_{j in S} exp(q . k_j * scale - L_S) v_j
+    L_S = log sum_{j in S} exp(q . k_j * scale + bias_j)
+    o_S = sum_{j in S} exp(q . k_j * scale + bias_j - L_S) v_j
 
 States of disjoint sets merge, and a subset's state can be taken out of its superset's. The algebra
 is known from continual inference (Hedegaard and Iosifidis 2022) and from log-sum-exp merging in
@@ -12,14 +12,11 @@ decoding kernels; what is needed on top of it is care for rounding (`replace_key
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Backend = Literal["fused", "plain"]
-
-_PLAIN_SCORES = 1 << 24  # scores that the plain form holds at once: 64 MB in float32
+from eventful.ops.backends import BACKENDS, Backend, choose_backend
+from eventful.ops.relative import RelativePositions
 
 
 def attend(
@@ -27,15 +24,16 @@ def attend(
     k: Tensor,
     v: Tensor,
     scale: float,
-    bias: Tensor | None = None,
+    bias: Tensor | RelativePositions | None = None,
     backend: Backend | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute the attention state of `q` over all of `k`.
 
-    On a CPU this is PyTorch's fused operator, which serves biases too; on any other device it is
-    the plain form below. The fused operator must never see zero queries or keys (it kills the
-    process) and reports a log-sum-exp of 0 for a row whose keys are all masked; both are answered
-    here with the state of the empty set, output 0 and log-sum-exp -inf.
+    This is one operator, `eventful::attend`, to the compiler and to operation counts. No memory
+    grows with queries times keys: relative positions are spread out for a few queries at a time.
+    The fused operators must never see zero queries or keys (one kills the process) and report a
+    log-sum-exp of 0 for a row whose keys are all masked; both are answered here with the state of
+    the empty set, output 0 and log-sum-exp -inf.
 
     Args:
         q: (batch, heads, queries, dim).
@@ -43,14 +41,16 @@ def attend(
         v: (batch, heads, keys, dim).
         scale: Factor on the scores, usually dim ** -0.5.
         bias: Added to the scores, broadcastable to (batch, heads, queries, keys); -inf masks a key.
-        backend: "fused" or "plain"; by default "fused" on a CPU and "plain" elsewhere.
+            Or relative positions, whose queries and keys must be those of `q` and `k`.
+        backend: "fused" or "plain"; by default "fused" where the device has it for these tensors
+            (see `eventful.ops.backends`).
 
     Returns:
         Output (batch, heads, queries, dim) in q's dtype and log-sum-exp (batch, heads, queries) in
-        float32 (float64 for float64 input).
+        float32 (float64 for float64 input). Both lie in memory queries before heads.
 
     Raises:
-        ValueError: "fused" was asked for on a device other than a CPU, or the name is unknown.
+        ValueError: "fused" was asked for where there is none, or the name is unknown.
 
     Example:
         >>> q, k, v = torch.randn(3, 1, 2, 5, 7).unbind(0)
@@ -58,56 +58,86 @@ def attend(
         >>> o.shape, lse.shape
         (torch.Size([1, 2, 5, 7]), torch.Size([1, 2, 5]))
     """
-    if q.shape[2] == 0 or k.shape[2] == 0:
-        lse_dtype = torch.promote_types(q.dtype, torch.float32)
-        return torch.zeros_like(q), q.new_full(q.shape[:3], -torch.inf, dtype=lse_dtype)
-    match backend or ("fused" if q.device.type == "cpu" else "plain"):
-        case "fused":
-            return _attend_fused(q, k, v, scale, bias)
-        case "plain":
-            return _attend_plain(q, k, v, scale, bias)
-        case name:
-            raise ValueError(f"backend must be 'fused' or 'plain', got {name!r}")
-
-
-def _attend_fused(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    if q.device.type != "cpu":
-        raise ValueError(
-            f"the fused backend runs on a CPU, got tensors on {q.device}; use backend='plain'"
-        )
-    if bias is not None:
-        bias = bias.to(q.dtype).expand(*q.shape[:3], k.shape[2])
-    o, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, attn_mask=bias, scale=scale
+    relative = bias if isinstance(bias, RelativePositions) else None
+    o, lse = torch.ops.eventful.attend(
+        q,
+        k,
+        v,
+        scale,
+        None if relative else bias,
+        relative.table if relative else None,
+        relative.keys if relative else None,
+        list(relative.grid) if relative else [],
+        choose_backend(q, backend),
     )
-    if bias is not None:
-        empty = (bias == -torch.inf).all(dim=-1)
-        o = o.masked_fill(empty[..., None], 0)
-        lse = lse.masked_fill(empty, -torch.inf)
+    return o.transpose(1, 2), lse.transpose(1, 2)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    bias: Tensor | None,
+    table: Tensor | None,
+    keys: Tensor | None,
+    grid: list[int],
+    backend: Backend,
+) -> tuple[Tensor, Tensor]:
+    """Compute a state as (batch, queries, heads, dim) and (batch, queries, heads)."""
+    batch, heads, queries, dim = q.shape
+    o = q.new_empty(batch, queries, heads, dim)
+    lse = q.new_empty(batch, queries, heads, dtype=torch.promote_types(q.dtype, torch.float32))
+    if queries == 0 or k.shape[2] == 0:
+        return o.zero_(), lse.fill_(-torch.inf)
+    run = BACKENDS[backend]
+    if table is None:
+        part_o, part_lse = run(q, k, v, scale, bias)
+        if bias is not None:
+            masked = (bias == -torch.inf).all(dim=-1).expand(batch, heads, queries)
+            part_o = part_o.masked_fill(masked[..., None], 0)
+            part_lse = part_lse.masked_fill(masked, -torch.inf)
+        return part_o.transpose(1, 2).contiguous(), part_lse.transpose(1, 2).contiguous()
+    for b, h, r in _parts(batch, heads, queries, k.shape[2]):
+        part = RelativePositions(
+            table[b, h, r], (grid[0], grid[1]), None if keys is None else keys[b]
+        )
+        part_o, part_lse = run(q[b, h, r], k[b, h], v[b, h], scale, part.bias())
+        o[b, r, h], lse[b, r, h] = part_o.transpose(1, 2), part_lse.transpose(1, 2)
     return o, lse
 
 
-def _attend_plain(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    wide = torch.promote_types(q.dtype, torch.float32)
-    k, v = k.to(wide), v.to(wide)
-    if bias is not None:
-        bias = bias.to(wide).expand(*q.shape[:3], k.shape[2])
-    chunk = max(1, _PLAIN_SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
-    states = []
-    for start in range(0, q.shape[2], chunk):
-        rows = slice(start, start + chunk)
-        scores = (q[:, :, rows].to(wide) * scale) @ k.mT
-        if bias is not None:
-            scores = scores + bias[:, :, rows]
-        lse = scores.logsumexp(dim=-1)
-        shift = lse.masked_fill(lse == -torch.inf, 0)[..., None]
-        states.append(((scores - shift).exp() @ v, lse))
-    outputs, lses = zip(*states, strict=True)
-    return torch.cat(outputs, dim=2).to(q.dtype), torch.cat(lses, dim=2)
+_SPREAD = 1 << 22  # bias values spread out at once: 16 MB in float32, which stays in the cache
+
+
+def _parts(batch: int, heads: int, queries: int, keys: int) -> list[tuple[slice, slice, slice]]:
+    """Cut (batch, heads, queries) so that each part has at most `_SPREAD` scores."""
+    rows = min(queries, max(1, _SPREAD // keys))
+    some_heads = min(heads, max(1, _SPREAD // (rows * keys))) if rows == queries else 1
+    some = max(1, _SPREAD // (heads * queries * keys)) if some_heads == heads else 1
+    return [
+        (slice(b, b + some), slice(h, h + some_heads), slice(r, r + rows))
+        for b in range(0, batch, some)
+        for h in range(0, heads, some_heads)
+        for r in range(0, queries, rows)
+    ]
+
+
+def _attend_shapes(q: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    batch, heads, queries, dim = q.shape
+    lse_dtype = torch.promote_types(q.dtype, torch.float32)
+    lse = q.new_empty(batch, queries, heads, dtype=lse_dtype)
+    return q.new_empty(batch, queries, heads, dim), lse
+
+
+_library = torch.library.Library("eventful", "FRAGMENT")
+_library.define(
+    "attend(Tensor q, Tensor k, Tensor v, float scale, Tensor? bias, Tensor? table, Tensor? keys, "
+    "int[] grid, str backend) -> (Tensor, Tensor)",
+    tags=(torch.Tag.needs_fixed_stride_order,),
+)
+_library.impl("attend", _attend, "CompositeExplicitAutograd")
+torch.library.register_fake("eventful::attend", _attend_shapes, lib=_library)
 
 
 def merge(o_s: Tensor, lse_s: Tensor, o_t: Tensor, lse_t: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ class Index:
 
     Rows may hold different numbers of tokens, from none to all, so the set is kept flat:
     `flat` lists `row * tokens + token`, ascending, and `counts` says how many belong to each row.
+    A set made of positions, as by top-r, never looks at their values: its shapes are known without
+    waiting for a device, and fixed for a compiler.
 
     Args:
         flat: (total,) int64 positions in the flattened (batch * tokens) axis, ascending.
@@ -42,8 +44,8 @@ class Index:
     def from_positions(cls, positions: Tensor, tokens: int) -> Index:
         """Build the set from token positions (batch, active), as many in every row."""
         batch, active = positions.shape
-        start = torch.arange(batch, device=positions.device)[:, None] * tokens
-        return cls((positions.sort(dim=1).values + start).flatten(), (active,) * batch, tokens)
+        flat = flatten_positions(positions.sort(dim=1).values, tokens)
+        return cls(flat, (active,) * batch, tokens)
 
     @classmethod
     def everything(cls, batch: int, tokens: int, device: torch.device | None = None) -> Index:
@@ -56,9 +58,19 @@ class Index:
         return all(count == self.tokens for count in self.counts)
 
     @property
+    def is_even(self) -> bool:
+        """Whether every row holds as many tokens."""
+        return all(count == self.counts[0] for count in self.counts)
+
+    @property
     def positions(self) -> Tensor:
         """(total,) the token's position within its own row."""
         return self.flat % self.tokens
+
+    def even_positions(self) -> Tensor:
+        """(batch, active) positions of an even set."""
+        assert self.is_even
+        return self.positions.view(len(self.counts), self.counts[0])
 
     def rows(self) -> list[Tensor]:
         """Positions of the selected tokens, one (count,) tensor for each batch row."""
@@ -66,11 +78,9 @@ class Index:
 
     def mask(self) -> Tensor:
         """The set as a boolean mask (batch, tokens)."""
-        mask = torch.zeros(
-            len(self.counts) * self.tokens, dtype=torch.bool, device=self.flat.device
-        )
-        mask[self.flat] = True
-        return mask.view(-1, self.tokens)
+        size = len(self.counts) * self.tokens
+        mask = torch.zeros(size, dtype=torch.bool, device=self.flat.device)
+        return mask.index_fill(0, self.flat, True).view(-1, self.tokens)
 
     def gather(self, x: Tensor) -> Tensor:
         """Pick the selected tokens: (batch, tokens, dim) -> (total, dim)."""
@@ -82,12 +92,28 @@ class Index:
         if self.is_everything:
             x.copy_(values.view_as(x))
         else:
-            x.view(-1, x.shape[-1]).index_copy_(0, self.flat, values)
+            x.view(-1, x.shape[-1]).index_copy_(0, self.flat, values.to(x.dtype))
+
+    def moved(self, slots: Tensor, size: int) -> Index:
+        """Name the same tokens by where they lie in another order of `size` places a row.
+
+        Args:
+            slots: (tokens,) the place of each token.
+            size: Places in a row; some may belong to no token.
+        """
+        row = self.flat.div(self.tokens, rounding_mode="floor")
+        return Index(row * size + slots[self.positions], self.counts, size)
 
     def after_prefix(self, prefix: int) -> Index:
         """Move a set over patch tokens behind `prefix` tokens that are always selected."""
         if prefix == 0:
             return self
+        if self.is_even:
+            always = torch.arange(prefix, device=self.flat.device).expand(len(self.counts), -1)
+            positions = torch.cat([always, self.even_positions() + prefix], dim=1)
+            tokens = self.tokens + prefix
+            counts = (positions.shape[1],) * len(self.counts)
+            return Index(flatten_positions(positions, tokens), counts, tokens)
         mask = self.mask()
         return Index.from_mask(torch.cat([mask.new_ones(len(mask), prefix), mask], dim=1))
 
@@ -98,3 +124,9 @@ class Index:
         mask = self.mask()
         mask[rows] = True
         return Index.from_mask(mask)
+
+
+def flatten_positions(positions: Tensor, tokens: int) -> Tensor:
+    """Number positions (batch, active) within rows of `tokens` through the whole batch."""
+    start = torch.arange(len(positions), device=positions.device)[:, None] * tokens
+    return (positions + start).flatten()
