@@ -214,9 +214,12 @@ def frame_operations(block: EventfulBlock, size: BlockSize, flushed: list[int]) 
 def state_values(size: BlockSize, attention: AttentionName, tokens: int) -> tuple[int, int]:
     """Count what one row of a block remembers.
 
+    The place of each token where there are windows is held once, for all rows, and not counted.
+
     Returns:
         Values held in the model's dtype, or the stream's `state_dtype` (three references, three
-        buffers), and values that never are (the attention state).
+        buffers), and values of the attention state: held in float32 at least, or where there are
+        windows, in the model's dtype.
     """
     places = size.places or tokens
     narrow = tokens * (2 * size.dim + size.width + 2 * size.dim) + places * size.buffered

@@ -3,10 +3,12 @@
 import dataclasses
 
 import pytest
+import timm
 import torch
 
 import eventful
-from eventful.counting import BlockSize, Observer, state_values
+from eventful.blocks import eventful_blocks
+from eventful.counting import BlockSize, Observer, dense_operations, state_values
 from tests.zoo import FAMILIES, ROTARY, build, clip, stream_of
 
 FORMS = ("dense", "query_key", "cached", "incremental")
@@ -90,6 +92,80 @@ def test_what_runs_outside_the_blocks_by_hand():
         assert stream.stats.dense_operations.other == expected
 
 
+# The models of SAM: a grid of 3 x 5 tokens, the first and the last block with windows of 2 x 2, so
+# six windows of which four hold padding.
+CELLS, PLACES, WINDOW = 15, 24, 4
+SAM = ("sam", "sam_resampled", "sam_no_positions")
+POSITIONS = ("sam", "sam_resampled")
+LINES = (2 + 2, 3 + 5, 2 + 2)  # of the tables of relative positions, by block
+PAIRS = (PLACES * WINDOW, CELLS * CELLS, PLACES * WINDOW)  # of queries and keys, dense
+
+
+@pytest.mark.parametrize("attention", FORMS)
+def test_a_dense_frame_of_windows_and_relative_positions_by_hand(attention):
+    """Padding counts in attention and in the tables, but not in the linear layers."""
+    stats = stats_after(1, attention, name="sam")
+    tables = (PLACES * LINES[0] + CELLS * LINES[1] + PLACES * LINES[2]) * DIM
+    expected = {
+        "qkv": BLOCKS * ROWS * CELLS * QKV,
+        "query_key": ROWS * (sum(PAIRS) * DIM + tables),
+        "attention_value": ROWS * sum(PAIRS) * DIM,
+        "projection": BLOCKS * ROWS * CELLS * PROJ,
+        "mlp": BLOCKS * ROWS * CELLS * MLP,
+        "gates": 0,
+        "additions": ROWS * (BLOCKS * 2 * CELLS * DIM + 2 * HEADS * sum(PAIRS)),
+    }
+    assert without_other(stats.operations) == expected
+    assert stats.dense_operations == stats.operations
+
+
+@pytest.mark.parametrize("attention", FORMS)
+def test_an_eventful_frame_of_windows_and_relative_positions_by_hand(attention):
+    """Windows without an updated token are left out by `incremental` alone."""
+    stream = stream_of("sam_resampled", TOP, attention=attention)
+    for frame in clip(2):
+        stream(frame)
+    active, full = 3, PAIRS[1]
+    partial = 2 * active * CELLS
+    caught = sum(stream._blocks["blocks.1"].binding.state.attention.recomputed) - ROWS * active
+    corrected = ROWS * (CELLS - active) if attention == "incremental" else 0
+    work = ROWS * active * CELLS + caught * CELLS + 2 * corrected * active
+    touched = sum(touched_windows(stream, f"blocks.{i}") for i in (0, 2))
+    windows = (touched if attention == "incremental" else 2 * ROWS * PLACES // WINDOW) * WINDOW**2
+    assert WINDOW**2 * active <= windows <= sum(PAIRS[::2]) * ROWS
+    scored, weighed = {
+        "dense": (ROWS * full, ROWS * full),
+        "query_key": (ROWS * partial, ROWS * full),
+        "cached": (ROWS * partial, ROWS * partial),
+        "incremental": (work, work),
+    }[attention]
+    delta_gates, deltas = 0, 2 * corrected * DIM
+    if attention == "cached":
+        delta_gates = ROWS * (CELLS * DIM + HEADS * CELLS * CELLS)
+        deltas = ROWS * (active + 2 * CELLS) * DIM
+    expected = {
+        "qkv": BLOCKS * ROWS * active * QKV,
+        "query_key": (windows + scored + ROWS * active * sum(LINES)) * DIM,
+        "attention_value": (windows + weighed) * DIM,
+        "projection": BLOCKS * ROWS * active * PROJ,
+        "mlp": BLOCKS * ROWS * active * MLP,
+        "gates": BLOCKS * ROWS * 3 * CELLS * DIM + delta_gates,
+        "additions": BLOCKS * ROWS * 2 * CELLS * DIM + deltas + 2 * HEADS * (windows + scored),
+    }
+    assert without_other(stream.stats.operations) == expected
+
+
+def touched_windows(stream, name):
+    """Windows of all rows that hold a token that a block's first gate let through."""
+    updated = stream.gate(f"{name}.qkv").updated.view(ROWS, 3, 5)
+    return sum(
+        bool(updated[row, y : y + 2, x : x + 2].any())
+        for row in range(ROWS)
+        for y in range(0, 3, 2)
+        for x in range(0, 5, 2)
+    )
+
+
 def observed(stream, frame):
     with Observer() as observer:
         stream(frame)
@@ -101,6 +177,48 @@ def products(operations):
     return sum(getattr(operations, kind) for kind in kinds)
 
 
+def products_that_ran(observer):
+    return observer.linear + observer.matmul + observer.attention
+
+
+def longer_tables(name, updated):
+    """Products that the adapter of SAM runs and the rules do not count.
+
+    For g lines of an axis the rules count g products a query, with the offsets to these lines. The
+    adapter takes all 2 g - 1 offsets of the axis and chooses.
+
+    Args:
+        name: The family.
+        updated: For each block, how many tokens of all rows its first gate let through.
+    """
+    if name not in POSITIONS:
+        return 0
+    more = [2 * lines - 2 - lines for lines in LINES]  # 2 g - 1 on both axes, less g on both
+    return DIM * sum(tokens * offsets for tokens, offsets in zip(updated, more, strict=True))
+
+
+def looked_up(name, attention, counts):
+    """Products with one-hot columns, which look the bias on the updated keys up.
+
+    `query_key` and `cached` in the global block do so for all queries; where every token of a row
+    is updated the bias is spread out by additions instead.
+    """
+    if name not in POSITIONS or attention not in ("query_key", "cached"):
+        return 0
+    return sum(HEADS * CELLS * LINES[1] * active for active in counts if active < CELLS)
+
+
+def first_gates(stream):
+    """Tokens let through by each block's first gate, by block and row."""
+    return [stream.stats.updated[f"blocks.{i}.qkv"] for i in range(BLOCKS)]
+
+
+def beyond_the_rules(stream, name, attention):
+    """Products of a frame that is not the first, beyond those that the rules count."""
+    gates = first_gates(stream)
+    return longer_tables(name, map(sum, gates)) + looked_up(name, attention, gates[1])
+
+
 @pytest.mark.parametrize("attention", FORMS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_products_are_those_that_run(name, attention):
@@ -109,21 +227,88 @@ def test_products_are_those_that_run(name, attention):
     stream(first)
     for frame, policy in zip(video, POLICIES, strict=True):
         stream.policy = policy
-        observer = observed(stream, frame)
-        seen = observer.linear + observer.matmul + observer.attention
-        assert products(stream.stats.operations) == seen
+        seen = products_that_ran(observed(stream, frame))
+        known = beyond_the_rules(stream, name, attention)
+        assert products(stream.stats.operations) + known == seen
+        assert (known > 0) == (name in POSITIONS)
     assert products(stream.stats.operations) < products(stream.stats.dense_operations)
 
 
 @pytest.mark.parametrize("attention", FORMS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_products_of_the_first_frame_are_those_that_run(name, attention):
+    """Rules count tables for padding, as the dense model computes them; the stream does not.
+
+    It projects one padding token for each block with windows, on this frame alone.
+    """
+    stream, frame = stream_of(name, TOP, attention=attention), clip(1)[0]
+    seen = products_that_ran(observed(stream, frame))
+    known = longer_tables(name, map(sum, first_gates(stream)))
+    if name in SAM:
+        known += 2 * QKV
+    if name in POSITIONS:
+        known += 2 * (2 * LINES[0] - 2) * DIM
+        known -= 2 * ROWS * (PLACES - CELLS) * LINES[0] * DIM
+    assert products(stream.stats.operations) + known == seen
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_dense_products_are_those_of_the_original_model(name):
+    """Rules leave padding out of linear layers; timm projects the whole windows."""
+    model, frame = build(name), clip(1)[0]
+    with torch.inference_mode(), Observer() as observer:
+        model.forward_features(frame)
+    padding = ROWS * 2 * (PLACES - CELLS) * (QKV + PROJ) if name in SAM else 0
+    tokens = CELLS + getattr(model, "num_prefix_tokens", 0)
+    grid = (3, 5) if name in SAM else None
+    counted = 0
+    for block in eventful_blocks(eventful.convert(model, TOP)).values():
+        counted += ROWS * products(dense_operations(BlockSize.of(block, grid), tokens))
+    assert counted + padding == products_that_ran(observer)
+
+
+def test_dense_additions_of_sam_are_those_of_the_original_model():
+    """But for timm's look-up of the tables, and one addition a score within fused attention."""
+    model, frame = build("sam"), clip(1)[0]
+    with torch.inference_mode(), Observer() as observer:
+        model.forward_features(frame)
+    blocks = eventful_blocks(eventful.convert(model, TOP)).values()
+    counted = ROWS * CELLS * DIM  # position encoding
+    for block in blocks:
+        counted += ROWS * dense_operations(BlockSize.of(block, (3, 5)), CELLS).additions
+    assert counted + LOOK_UP["sam"] - ROWS * HEADS * sum(PAIRS) == observer.additions
+
+
+@pytest.mark.parametrize(("size", "giga"), [(1024, 467.44), (672, 174.495)])
+def test_dense_operations_of_vitdet_are_those_of_the_paper(size, giga):
+    """Its Tables 1 and C say 467.4 and 174.5; a recount gives more digits."""
+    with torch.device("meta"):
+        model = timm.create_model("samvit_base_patch16", img_size=size).eval()
+    side = size // 16
+    total = side**2 * 768  # position encoding
+    for block in eventful_blocks(eventful.convert(model, TOP)).values():
+        total += dense_operations(BlockSize.of(block, (side, side)), side**2).total
+    assert total / 1e9 == pytest.approx(giga, abs=5e-4)
+
+
+# Additions of timm's look-up of the tables: a difference of coordinates y - y' for each pair of
+# lines, in the two blocks with windows and in the global one; and where it resamples the tables to
+# 5 and 9 offsets of heads of 8, one a coordinate and two a value.
+_COORDINATES = 2 * (2 * 2 + 2 * 2) + (3 * 3 + 5 * 5)
+LOOK_UP = {"sam": _COORDINATES, "sam_resampled": _COORDINATES + (5 + 9) * (1 + 2 * 8)}
+
+
+@pytest.mark.parametrize("attention", FORMS)
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ROTARY])
-def test_additions_are_those_that_run_but_for_two_known_differences(name, attention):
+def test_additions_are_those_that_run_but_for_known_differences(name, attention):
     """Care for rounding in `replace_keys` is not counted, and the paper's delta gates cost more.
 
     Incremental attention also adds six numbers a corrected row and head: three differences of
     log-sum-exps, z = keep - old + new, and L + log z. The paper's gates on v and on the columns
     of A subtract whole tensors; here only the columns that are forced open are subtracted, since
-    no others can be let through.
+    no others can be let through. With relative positions there is timm's look-up (`LOOK_UP`), and
+    of the two additions to a score one is part of a product where the bias on the updated keys is
+    looked up (`looked_up`).
     """
     stream = stream_of(name, TOP, attention=attention)
     first, *video = clip(4)
@@ -133,15 +318,17 @@ def test_additions_are_those_that_run_but_for_two_known_differences(name, attent
         ours = operations.gates + operations.additions + operations.other
         blocks = stream._blocks.values()
         tokens = stream.gate("blocks.0.qkv").updated.shape[1]
-        still = tokens - 3 - stream._originals[0].num_prefix_tokens
+        still = tokens - 3 - getattr(stream._originals[0], "num_prefix_tokens", 0)
         work = [block.binding.state.attention for block in blocks]
+        in_a_product = ROWS * HEADS * tokens * 3 if name in POSITIONS else 0
+        cached = sum(not block.window_size for block in blocks)
         difference = {
             "dense": 0,
-            "query_key": 0,
-            "cached": BLOCKS * ROWS * still * (DIM + HEADS * tokens),
+            "query_key": in_a_product,
+            "cached": in_a_product + cached * ROWS * still * (DIM + HEADS * tokens),
             "incremental": -6 * HEADS * sum(sum(state.corrected) for state in work),
         }[attention]
-        assert ours - observer.additions == difference
+        assert ours + LOOK_UP.get(name, 0) - observer.additions == difference
 
 
 @pytest.mark.parametrize("attention", FORMS)
@@ -149,20 +336,21 @@ def test_products_of_keep_all_are_those_that_run(attention):
     stream = stream_of("plain", eventful.KeepAll(), attention=attention)
     first, second = clip(2)
     stream(first)
-    observer = observed(stream, second)
-    seen = observer.linear + observer.matmul + observer.attention
+    seen = products_that_ran(observed(stream, second))
     assert products(stream.stats.operations) == seen
 
 
 @pytest.mark.parametrize("attention", FORMS)
-def test_products_of_a_flushed_row_are_those_that_run(attention):
-    stream = stream_of("plain", TOP, attention=attention)
+@pytest.mark.parametrize("name", ["plain", "sam"])
+def test_products_of_a_flushed_row_are_those_that_run(name, attention):
+    stream = stream_of(name, TOP, attention=attention)
     first, second = clip(2)
     stream(first)
     stream.reset([1])
-    observer = observed(stream, second)
-    seen = observer.linear + observer.matmul + observer.attention
-    assert products(stream.stats.operations) == seen
+    seen = products_that_ran(observed(stream, second))
+    known = beyond_the_rules(stream, name, attention)
+    known -= 2 * (PLACES - CELLS) * LINES[0] * DIM if name == "sam" else 0  # tables of padding
+    assert products(stream.stats.operations) + known == seen
     assert stream.stats.dense_operations.total > stream.stats.operations.total
 
 
@@ -210,7 +398,7 @@ def test_keep_all_costs_the_gates_more_than_dense():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("attention", FORMS)
-@pytest.mark.parametrize("name", ["registers", "gated", "grouped"])
+@pytest.mark.parametrize("name", ["registers", "gated", "grouped", "sam", "sam_no_positions"])
 def test_state_bytes_are_those_of_the_closed_form(name, attention, dtype):
     stream = stream_of(name, TOP, dtype, attention=attention)
     for frame in clip(2, batch=3):
@@ -218,8 +406,11 @@ def test_state_bytes_are_those_of_the_closed_form(name, attention, dtype):
     tokens = stream.gate("blocks.0.qkv").updated.shape[1]
     expected = 0
     for block in stream._blocks.values():
-        narrow, wide = state_values(BlockSize.of(block), attention, tokens)
-        expected += 3 * (narrow * dtype.itemsize + wide * max(4, dtype.itemsize))
+        narrow, wide = state_values(BlockSize.of(block, block.binding.grid), attention, tokens)
+        # outputs of windows are only ever replaced, so they need no wider type than the model's
+        wide_size = dtype.itemsize if block.window_size else max(4, dtype.itemsize)
+        expected += 3 * (narrow * dtype.itemsize + wide * wide_size)
+        expected += 8 * tokens if block.window_size else 0  # each token's place, once a block
     assert stream.stats.state_bytes == expected
 
 
