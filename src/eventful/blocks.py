@@ -292,7 +292,7 @@ class EventfulBlock(nn.Module, ABC):
         assert self.binding is not None
         state, frame = self.binding.state, self.binding.frame
         width = 3 * self.heads * self.head_dim
-        form = self.attention_form(frame.fixed)
+        form = self.attention_form(frame.bounded)
         bias = self._bias(qkv[..., width:], grid)
         if state.attention is None or frame.anew:
             output, attention = form.start(qkv[..., :width], bias)

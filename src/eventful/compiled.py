@@ -32,6 +32,15 @@ def steps(compile: bool) -> tuple[Step, Step]:
     return first, later
 
 
+def must_bound(device: torch.device) -> bool:
+    """Whether attention must do a fixed amount of work on a device.
+
+    How many rows it has to compute anew depends on the frame. A CPU knows at once, so there it is
+    as many as it takes; elsewhere it would mean to wait in the middle of a frame.
+    """
+    return device.type != "cpu"
+
+
 def check(blocks: Iterable[EventfulBlock]) -> None:
     """Refuse blocks whose updates cannot be compiled.
 

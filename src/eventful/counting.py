@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eventful.attention import AttentionName, Windows
 from eventful.blocks import EventfulBlock
+from eventful.ops.recompute import OPERATORS
 from eventful.state import STAGES, Grid, Stage
 
 
@@ -197,7 +198,8 @@ def frame_operations(block: EventfulBlock, size: BlockSize, flushed: list[int]) 
     work = state.attention
     assert work is not None
     total = Operations()
-    for row in range(len(state.gates["qkv"].index.counts)):
+    rows = list(zip(work.corrected, work.recomputed, strict=True))
+    for row in range(len(rows)):
         tokens = state.gates["qkv"].index.tokens
         if row in flushed:
             total += dense_operations(size, tokens)
@@ -205,9 +207,7 @@ def frame_operations(block: EventfulBlock, size: BlockSize, flushed: list[int]) 
         updated: dict[Stage, int] = {
             stage: state.gates[stage].index.counts[row] for stage in STAGES
         }
-        exact = block.options.attention == "incremental"
-        rows = (work.corrected[row], work.recomputed[row]) if exact else (0, 0)
-        total += block_operations(size, block.options.attention, tokens, updated, *rows)
+        total += block_operations(size, block.options.attention, tokens, updated, *rows[row])
     return total
 
 
@@ -276,6 +276,9 @@ class Observer(TorchDispatchMode):
         """Run one operator and count it; composite ones are taken apart first."""
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
+        if name in OPERATORS:
+            with self:
+                return OPERATORS[name](*args, **kwargs)
         if name not in _COUNTED:
             with self:
                 parts = func.decompose(*args, **kwargs)

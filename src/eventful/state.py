@@ -31,7 +31,9 @@ class Frame:
         first: Runs a block on the first frame: (block, tokens, rope, grid) to tokens.
         update: Runs a block on any later frame.
         state_dtype: What references and buffers are kept in; None keeps them as they come.
-        fixed: Updates do a fixed amount of work, read nothing back, and can be undone.
+        fixed: Updates have fixed shapes, look at nothing that only the device knows, and can be
+            undone.
+        bounded: Attention does a fixed amount of work too, which may turn out too small.
         anew: Compute attention in full from the buffers, into new state.
         flush: Rows of which every token is updated on this frame.
         reached: Whether the first gate has been reached on this frame.
@@ -42,6 +44,7 @@ class Frame:
     update: Step
     state_dtype: torch.dtype | None = None
     fixed: bool = False
+    bounded: bool = False
     anew: bool = False
     flush: list[int] = field(default_factory=list)
     reached: bool = False
@@ -80,7 +83,10 @@ class BlockState:
     def from_tensors(cls, named: dict[str, Tensor], turn: int) -> BlockState:
         """Build a state from what `tensors` gave and the attention state's turn."""
         device = next(iter(named.values())).device
-        attention = AttentionState(turn=torch.tensor(turn, device=device))
+        nothing = (0,) * len(named["qkv.reference"])  # was done on the last frame
+        attention = AttentionState(
+            turn=torch.tensor(turn, device=device), corrected=nothing, planned=nothing
+        )
         attention.overflow = attention.overflow.to(device)
         state = cls(attention=attention)
         for name, tensor in named.items():

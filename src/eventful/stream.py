@@ -354,14 +354,14 @@ class Stream:
         """Compute a frame by compiled updates; take it back if it should not have been."""
         views = self._gate_states()
         seen = [(gate.error, gate.index) for gate in views]
-        self._frame.fixed = True
+        self._frame.fixed, self._frame.bounded = True, compiled.must_bound(x.device)
         try:
             output, seconds = self._timed(x)
         except BaseException:
             self._interrupted()
             raise
         finally:
-            self._frame.fixed = False
+            self._frame.fixed = self._frame.bounded = False
         verdict = compiled.read(x, self._blocks.values(), self._moved)
         self._flushed = {}
         if verdict.finite and not verdict.overflow and not self._cuts(verdict.moved):

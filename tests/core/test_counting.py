@@ -45,7 +45,7 @@ def block_of(attention, counts, corrected, recomputed):
         )
         for stage, counts_of_stage in counts.items()
     }
-    state = AttentionState(corrected=corrected, recomputed=recomputed)
+    state = AttentionState(corrected=corrected, planned=recomputed)
     return SimpleNamespace(
         heads=2,
         head_dim=5,

@@ -180,7 +180,7 @@ def test_every_row_is_computed_anew_within_the_age(max_age, active):
     buffered = Buffered(3, TOKENS, HEADS, DIM, torch.float64, peak=0.1)
     attention = Incremental(HEADS, buffered.scale, max_age=max_age)
     _, state = attention.start(buffered.qkv)
-    state.turn = 1000  # as in the middle of a stream
+    state.turn.fill_(1000)  # as in the middle of a stream
     state.tensors["output"].add_(1.0)
     mask = torch.zeros(3, TOKENS, dtype=torch.bool)
     mask[:, :active] = True

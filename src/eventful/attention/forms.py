@@ -31,16 +31,26 @@ class AttentionState:
     Attributes:
         tensors: The state proper.
         turn: Frames updated so far, one number; drives the rotation of `Incremental`.
-        overflow: Whether the last frame had more rows to compute anew than `fixed` allows.
+        overflow: Whether the last frame had more rows to compute anew than there was room for.
         corrected: For each batch row, query rows corrected on the last frame.
-        recomputed: For each batch row, query rows computed against all their keys on it.
+        planned: For each batch row, query rows computed against all their keys on it, as far as
+            their number followed from the updated tokens. Forms with a closed form for their
+            operations leave both at 0.
+        more: (batch,) further such rows, known to the device alone; None where there are none.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     turn: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
     overflow: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.bool))
     corrected: tuple[int, ...] = ()
-    recomputed: tuple[int, ...] = ()
+    planned: tuple[int, ...] = ()
+    more: Tensor | None = None
+
+    @property
+    def recomputed(self) -> tuple[int, ...]:
+        """For each batch row, query rows computed against all their keys on the last frame."""
+        more = [0] * len(self.planned) if self.more is None else self.more.tolist()
+        return tuple(map(sum, zip(self.planned, more, strict=True)))
 
 
 class Attention(ABC):
@@ -49,8 +59,8 @@ class Attention(ABC):
     Args:
         heads: H.
         scale: Factor on the scores q . k.
-        fixed: Do the same amount of work on every frame with as many updated tokens, and read
-            nothing back from the device, so that an update can be compiled.
+        fixed: Do the same amount of work on every frame with as many updated tokens, so that
+            nothing has to be read back from the device.
     """
 
     def __init__(self, heads: int, scale: float, fixed: bool = False) -> None:
@@ -97,7 +107,7 @@ class Dense(Attention):
         """Compute attention in full."""
         o, _ = attend(*split_heads(qkv, self.heads), self.scale, bias)
         rows = (qkv.shape[1],) * qkv.shape[0]
-        return join_heads(o), AttentionState(corrected=(0,) * len(rows), recomputed=rows)
+        return join_heads(o), AttentionState(corrected=(0,) * len(rows), planned=rows)
 
     def update(
         self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index, bias: Bias = None
@@ -119,7 +129,8 @@ class QueryKey(Attention):
         q, k, v = split_heads(_widen(qkv), self.heads)
         product = _scores(q * self.scale, k, bias)
         output = join_heads(product.softmax(-1) @ v).to(qkv.dtype)
-        return output, AttentionState({"product": product})
+        none = (0,) * len(qkv)
+        return output, AttentionState({"product": product}, corrected=none, planned=none)
 
     def update(
         self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index, bias: Bias = None
@@ -147,7 +158,9 @@ class Cached(Attention):
         a = product.softmax(-1)
         output = a @ v
         references = {"a_reference": a, "v_reference": v.clone()}
-        state = AttentionState({"product": product, "output": output} | references)
+        tensors = {"product": product, "output": output} | references
+        none = (0,) * len(qkv)
+        state = AttentionState(tensors, corrected=none, planned=none)
         return join_heads(output).to(qkv.dtype), state
 
     def update(

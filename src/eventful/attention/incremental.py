@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from eventful.attention.forms import Attention, AttentionState, Bias, split_heads
 from eventful.ops import Index, attend, replace_keys
 from eventful.ops.index import flatten_positions
+from eventful.ops.recompute import State, recompute_, take
 
 CROSSOVER = 0.42  # share of updated tokens from which full attention takes less time
 
@@ -36,8 +36,7 @@ class Incremental(Attention):
         scale: Factor on the scores q . k.
         fixed: Compute the same number of further rows anew on every frame (`spare_rows`): those
             that are due, and others to make up the number. If more are due, `state.overflow` is
-            set and the output must not be used. Otherwise as many as are due, which has to be read
-            back from the device.
+            set and the output must not be used. Otherwise as many as are due.
         guard: Smallest share of its peak mass that a row may fall to; None picks it by dtype.
         max_age: Frames within which every row is computed anew; None never does.
     """
@@ -69,7 +68,7 @@ class Incremental(Attention):
             {"output": kept, "lse": lse, "peak": lse.clone()},
             turn=torch.zeros((), dtype=torch.int64, device=qkv.device),
             corrected=(0,) * batch,
-            recomputed=(tokens,) * batch,
+            planned=(tokens,) * batch,
         )
         return kept.flatten(2).to(qkv.dtype), state
 
@@ -83,16 +82,21 @@ class Incremental(Attention):
     ) -> Tensor:
         """Correct or recompute every row."""
         if index.is_even:
-            counts = self._update(_Rows.of(state), qkv, old[None], index.even_positions(), bias)
-            state.corrected, state.recomputed = ((n,) * len(qkv) for n in counts)
+            active = index.even_positions()
+            done = self._update(_rows(state), state.turn, qkv, old[None], active, bias)
+            work = [done] * len(qkv)
         else:
-            self._update_one_by_one(state, qkv, old, index, bias)
+            work = self._update_one_by_one(state, qkv, old, index, bias)
+        state.corrected = tuple(done.corrected for done in work)
+        state.planned = tuple(done.updated for done in work)
+        state.more = torch.stack([done.more for done in work])
+        state.overflow = torch.stack([done.overflow for done in work]).any()
         state.turn += 1
         return state.tensors["output"].flatten(2).to(qkv.dtype)
 
     def _update_one_by_one(
         self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index, bias: Bias
-    ) -> None:
+    ) -> list[_Work]:
         """Update a batch whose rows hold different numbers of updated tokens."""
         work = []
         for row, (active, old_row) in enumerate(
@@ -100,63 +104,71 @@ class Incremental(Attention):
         ):
             one = slice(row, row + 1)
             own = None if bias is None else bias.of_rows(one)
-            rows = _Rows.of(state, one)
-            work.append(self._update(rows, qkv[one], old_row[None], active[None], own))
-        state.corrected, state.recomputed = (tuple(counts) for counts in zip(*work, strict=True))
+            rows = _rows(state, one)
+            work.append(self._update(rows, state.turn, qkv[one], old_row[None], active[None], own))
+        return work
 
     def _update(
-        self, rows: _Rows, qkv: Tensor, old: Tensor, active: Tensor, bias: Bias
-    ) -> tuple[int, int]:
+        self, rows: State, turn: Tensor, qkv: Tensor, old: Tensor, active: Tensor, bias: Bias
+    ) -> _Work:
         """Update rows with as many updated tokens each.
 
         Args:
-            rows: Changed in place.
+            rows: Output, log-sum-exp and its peak, changed in place.
+            turn: Frames updated before.
             qkv: (batch, tokens, 3 * heads * dim).
             old: The old values of the updated tokens, batch * active of them in any shape.
             active: (batch, active) positions of the updated tokens, ascending.
             bias: Of all queries on all keys.
-
-        Returns:
-            How many query rows of each batch row were corrected, and how many recomputed.
         """
         batch, tokens, width = qkv.shape
         count = active.shape[1]
         q, k, v = split_heads(qkv, self.heads)
         if self.full_is_cheaper(count, tokens):
-            rows.write_(None, _Values.of(*attend(q, k, v, self.scale, bias)))
-            return 0, tokens
+            o, lse = (x.transpose(1, 2) for x in attend(q, k, v, self.scale, bias))
+            for x, new in zip(rows, (o, lse, lse), strict=True):
+                x.copy_(new)
+            nothing = torch.zeros_like(turn)
+            return _Work(0, tokens, nothing, nothing > 0)
         fresh = torch.zeros(batch, tokens, dtype=torch.bool, device=qkv.device)
         fresh = fresh.scatter(1, active, True)
-        kept = fresh.to(torch.uint8).argsort(dim=1, stable=True)[:, : tokens - count]
-        due = self._rotating(rows.turn, kept, tokens)
+        due = self._rotating(turn, tokens) & ~fresh
         corrected = None
         if count:
+            kept = fresh.to(torch.uint8).argsort(dim=1, stable=True)[:, : tokens - count]
             _, old_k, old_v = split_heads(old.view(batch, count, width), self.heads)
             own = None if bias is None else bias.of_queries(kept).of_keys(active)
             q_kept = take(q, kept)
             removed = attend(q_kept, old_k, old_v, self.scale, own)
             added = attend(q_kept, take(k, active), take(v, active), self.scale, own)
-            corrected = rows.corrected(kept, removed, added)
-            due = due | corrected.lost(self._log_guard(qkv.dtype))
-        spare = self._spare(due, tokens)
-        rows.overflow.copy_(due.sum(dim=1).amax() > spare)
-        first = due.to(torch.uint8).topk(spare, dim=1, sorted=False).indices
-        redo = torch.cat([active, kept.gather(1, first)], dim=1)
-        own = None if bias is None else bias.of_queries(redo)
-        fresh_rows = _Values.of(*attend(take(q, redo), k, v, self.scale, own))
-        if corrected is None:
-            rows.write_(redo, fresh_rows)
-            return 0, spare
-        corrected.put_(first, fresh_rows.part(slice(count, None)))
-        everything = torch.cat([kept, active], dim=1)
-        rows.write_(everything, corrected.joined(fresh_rows.part(slice(count))))
-        return tokens - count, count + spare
+            values, lost = self._correct(rows, kept, removed, added, self._log_guard(qkv.dtype))
+            due = due | torch.zeros_like(due).scatter(1, kept, lost)
+            corrected = kept, values
+        spare = self.spare_rows(tokens) if self.fixed else None
+        more, overflow = recompute_(
+            rows, (q, k, v), self.scale, active, due, bias, spare, corrected
+        )
+        return _Work(tokens - count if count else 0, count, more, overflow)
 
-    def _spare(self, due: Tensor, tokens: int) -> int:
-        """How many further rows are computed anew, given which of the kept ones are due."""
-        if self.fixed:
-            return min(self.spare_rows(tokens), due.shape[1])
-        return int(due.sum(dim=1).amax()) if due.shape[1] else 0
+    @staticmethod
+    def _correct(
+        state: State,
+        rows: Tensor,
+        removed: tuple[Tensor, Tensor],
+        added: tuple[Tensor, Tensor],
+        log_guard: float,
+    ) -> tuple[State, Tensor]:
+        """Replace keys in the given rows (batch, rows).
+
+        Returns:
+            The rows' new values, and which rows (batch, rows) must be computed anew.
+        """
+        flat = flatten_positions(rows, state[0].shape[1])
+        o, lse, peak = (x.flatten(0, 1)[flat].unflatten(0, rows.shape) for x in state)
+        old, new = ((o.transpose(1, 2), lse.transpose(1, 2)) for o, lse in (removed, added))
+        o, lse = replace_keys(o, lse, old, new)
+        peak = torch.maximum(peak, lse)
+        return (o, lse, peak), (~(lse >= peak + log_guard)).any(dim=2)
 
     def spare_rows(self, tokens: int) -> int:
         """How many rows beside the updated ones are computed anew on each frame if `fixed`."""
@@ -166,10 +178,10 @@ class Incremental(Attention):
         """How many rows are computed anew on each frame because of their age."""
         return 0 if self.max_age is None else math.ceil(tokens / self.max_age)
 
-    def _rotating(self, turn: Tensor, positions: Tensor, tokens: int) -> Tensor:
-        """Which of the rows it is the turn of."""
+    def _rotating(self, turn: Tensor, tokens: int) -> Tensor:
+        """Which rows (tokens,) it is the turn of."""
         share = self.rotated_rows(tokens)
-        return (positions - turn * share) % tokens < share
+        return (torch.arange(tokens, device=turn.device) - turn * share) % tokens < share
 
     @staticmethod
     def full_is_cheaper(active: int, tokens: int) -> bool:
@@ -185,71 +197,15 @@ class Incremental(Attention):
         return math.log(self.guard if self.guard is not None else (0.5 if half else 0.05))
 
 
-def take(x: Tensor, rows: Tensor) -> Tensor:
-    """Pick rows (batch, rows) of x (batch, heads, tokens, dim)."""
-    x = x.transpose(1, 2)
-    if len(x) == 1:
-        return x[0].index_select(0, rows[0])[None].transpose(1, 2)
-    return x[torch.arange(len(rows), device=x.device)[:, None], rows].transpose(1, 2)
+class _Work(NamedTuple):
+    """What an update of a batch row did."""
 
-
-class _Values(NamedTuple):
-    """New values of some rows of every batch row."""
-
-    output: Tensor  # (batch, rows, heads, dim)
-    lse: Tensor  # (batch, rows, heads)
-    peak: Tensor  # (batch, rows, heads), the largest lse since the row was computed in full
-
-    @classmethod
-    def of(cls, o: Tensor, lse: Tensor) -> _Values:
-        """Take a state (batch, heads, rows, ...) that was computed against all keys."""
-        o, lse = o.transpose(1, 2), lse.transpose(1, 2)
-        return cls(o.to(lse.dtype), lse, lse)
-
-    def lost(self, log_guard: float) -> Tensor:
-        """Which rows (batch, rows) have lost too much of their peak in any head, or are NaN."""
-        return (~(self.lse >= self.peak + log_guard)).any(dim=2)
-
-    def part(self, rows: slice) -> _Values:
-        return _Values(*(x[:, rows] for x in self))
-
-    def put_(self, rows: Tensor, values: _Values) -> None:
-        """Write other values over the given ones (batch, rows) of these rows."""
-        flat = flatten_positions(rows, self.lse.shape[1])
-        for x, new in zip(self, values, strict=True):
-            x.flatten(0, 1).index_copy_(0, flat, new.flatten(0, 1))
-
-    def joined(self, others: _Values) -> _Values:
-        return _Values(*(torch.cat(pair, dim=1) for pair in zip(self, others, strict=True)))
-
-
-@dataclass
-class _Rows:
-    """The incremental state of some batch rows; writes go through to the whole."""
-
-    values: _Values
-    turn: Tensor
+    corrected: int
+    updated: int
+    more: Tensor  # further rows computed anew
     overflow: Tensor
 
-    @classmethod
-    def of(cls, state: AttentionState, rows: slice = slice(None)) -> _Rows:
-        parts = (state.tensors[name][rows] for name in ("output", "lse", "peak"))
-        return cls(_Values(*parts), state.turn, state.overflow)
 
-    def corrected(
-        self, rows: Tensor, removed: tuple[Tensor, Tensor], added: tuple[Tensor, Tensor]
-    ) -> _Values:
-        """Replace keys in the given rows (batch, rows); returns their new values."""
-        flat = flatten_positions(rows, self.values.lse.shape[1])
-        o, lse, peak = (x.flatten(0, 1)[flat].unflatten(0, rows.shape) for x in self.values)
-        old, new = ((o.transpose(1, 2), lse.transpose(1, 2)) for o, lse in (removed, added))
-        o, lse = replace_keys(o, lse, old, new)
-        return _Values(o, lse, torch.maximum(peak, lse))
-
-    def write_(self, rows: Tensor | None, values: _Values) -> None:
-        """Put in new values of some rows (batch, rows), or of all."""
-        if rows is None:
-            for x, new in zip(self.values, values, strict=True):
-                x.copy_(new)
-        else:
-            self.values.put_(rows, values)
+def _rows(state: AttentionState, rows: slice = slice(None)) -> State:
+    output, lse, peak = (state.tensors[name][rows] for name in ("output", "lse", "peak"))
+    return output, lse, peak

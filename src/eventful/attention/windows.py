@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eventful.attention.forms import Attention, AttentionState, Bias, join_heads, split_heads
 from eventful.ops import Index, RelativePositions, attend
+from eventful.ops.recompute import recompute_windows_
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Windowed(Attention):
     Args:
         heads: H.
         scale: Factor on the scores q . k.
-        fixed: Compute min(updated tokens, windows) windows on every frame: as many as can hold one.
+        fixed: Compute min(updated tokens, windows) windows a row on every frame: as many as can
+            hold one.
         size: Tokens of a window, padding included.
         keep: Keep the output of windows without an updated token.
     """
@@ -81,7 +83,7 @@ class Windowed(Attention):
         state = AttentionState(
             {"output": output} if self.keep else {},
             corrected=(0,) * batch,
-            recomputed=(places,) * batch,
+            planned=(places,) * batch,
         )
         return output, state
 
@@ -91,29 +93,20 @@ class Windowed(Attention):
         """Compute the windows that hold an updated token; `index` is in window order too."""
         if not self.keep:
             return self.start(qkv, bias)[0]
-        cut, cut_bias = self._cut(qkv), self._cut_bias(bias)
-        windows, state.recomputed = self._touched(index, len(cut))
-        output = state.tensors["output"]
-        if len(windows) == len(cut):
-            output.copy_(self._attend(cut, cut_bias).view_as(output))
-        elif len(windows):
-            part = cut_bias and RelativePositions(cut_bias.table[windows], cut_bias.grid)
-            new = self._attend(cut.index_select(0, windows), part)
-            output.view(len(cut), self.size, -1).index_copy_(0, windows, new)
-        return output
-
-    def _touched(self, index: Index, windows: int) -> tuple[Tensor, tuple[int, ...]]:
-        """The windows to compute, numbered through the batch, and the tokens in them by row."""
-        batch = len(index.counts)
-        touched = index.flat.new_zeros(windows, dtype=torch.bool)
+        cut, output = self._cut(qkv), state.tensors["output"]
+        touched = torch.zeros(len(cut), dtype=torch.bool, device=qkv.device)
         touched = touched.index_fill(0, index.flat // self.size, True)
-        if self.fixed and index.is_even:
-            each = min(index.counts[0], windows // batch)
-            first = touched.view(batch, -1).to(torch.uint8).topk(each, dim=1).indices
-            start = torch.arange(batch, device=first.device)[:, None] * (windows // batch)
-            return (first + start).flatten(), (each * self.size,) * batch
-        counts = touched.view(batch, -1).sum(dim=1).tolist()
-        return touched.nonzero().squeeze(1), tuple(self.size * count for count in counts)
+        own = self._cut_bias(bias)
+        if self.fixed:
+            each = [min(count, len(cut) // len(qkv)) for count in index.counts]
+            state.planned, state.more = tuple(self.size * count for count in each), None
+            spare = sum(each)
+        else:
+            state.planned = (0,) * len(qkv)
+            state.more = self.size * touched.view(len(qkv), -1).sum(dim=1)
+            spare = None
+        recompute_windows_(self._cut(output), cut, self.heads, self.scale, touched, own, spare)
+        return output
 
     def _attend(self, qkv: Tensor, bias: Bias) -> Tensor:
         o, _ = attend(*split_heads(qkv, self.heads), self.scale, bias)
