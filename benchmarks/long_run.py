@@ -19,8 +19,8 @@ from torch import Tensor
 
 import eventful
 from eventful.attention import Dense
-from eventful.cli.report import machine
 from eventful.models import saliency_vit
+from eventful.provenance import machine
 from eventful.video import Reader
 
 PATCH = 14

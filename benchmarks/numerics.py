@@ -26,9 +26,9 @@ from torch import Tensor
 import eventful
 from eventful import attention
 from eventful.attention import AttentionState, Dense, Incremental
-from eventful.cli.report import machine
 from eventful.models import saliency_vit
 from eventful.ops import Index
+from eventful.provenance import machine
 from eventful.video import Reader
 
 LEFT = 0.055  # share of its mass that the chain's row keeps on each frame

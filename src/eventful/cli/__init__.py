@@ -1,4 +1,4 @@
-"""The command line: `eventful run`, `eventful inspect`."""
+"""The command line: `eventful run`, `eventful inspect`, `eventful bench`."""
 
 from __future__ import annotations
 

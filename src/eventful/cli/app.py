@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from eventful.attention import FORMS
-from eventful.cli import inspection, missing, running
+from eventful.bench import SUITES
+from eventful.cli import benching, inspection, missing, running
 from eventful.policies import parse
 
 app = typer.Typer(
@@ -109,6 +110,62 @@ def inspect(
         report = inspection.inspect(model, parse(policy), size, attention)
     _print(report, json_output, inspection.table)
     if not report["converts"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(help=f"One of {', '.join(SUITES)}, or all.")],
+    case: Annotated[
+        list[str] | None,
+        typer.Option(help="Only cases of this name; * stands for anything. Repeatable."),
+    ] = None,
+    list_cases: Annotated[bool, typer.Option("--list", help="List the cases and stop.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, seconds each.")] = False,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Timed rounds [20; 3 with --quick].")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("eventful-bench"),
+    compile_blocks: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Also measure compiled contenders.")
+    ] = True,
+    dtype: Annotated[str, typer.Option(help=f"One of {', '.join(benching.DTYPES)}.")] = "float32",
+    device: Annotated[
+        str, typer.Option(help="Such as cpu or cuda [the GPU, if there is one].")
+    ] = "",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget earlier results in --out.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out cases that --out holds already.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Time dense and eventful contenders side by side in one process.
+
+    Every case tests its contenders before it times them; one that fails has no speed, and the exit
+    code is 1. Writes <suite>.json, .png and .svg; cases measured again replace their older entry.
+    """
+    with _errors():
+        settings = benching.Settings(
+            suite=suite,
+            patterns=tuple(case or ()),
+            quick=quick,
+            repeats=repeats,
+            out=out,
+            compile=compile_blocks,
+            dtype=dtype,
+            device=device,
+            fresh=fresh,
+            resume=resume,
+        )
+        if list_cases:
+            names = [case.name for case in benching.chosen(settings)]
+            _print({"cases": names}, json_output, lambda result: "\n".join(result["cases"]))
+            return
+        result = benching.bench(settings, Console(stderr=True))
+    _print(result, json_output, benching.table)
+    if not result["ok"]:
         raise typer.Exit(1)
 
 

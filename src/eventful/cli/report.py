@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
-import platform
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
 
@@ -94,32 +90,6 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
 def _median(values: Iterable[float]) -> float | None:
     values = list(values)
     return statistics.median(values) if values else None
-
-
-def machine() -> dict[str, Any]:
-    """Name the machine and the versions that figures were measured on."""
-    return {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write a file that is either the old one or the whole new one."""
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def plot(rows: list[Row], path: Path) -> None:

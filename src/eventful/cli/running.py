@@ -17,10 +17,11 @@ from torch import Tensor
 
 from eventful import SceneCuts, Stream, convert
 from eventful.cli.panels import Overlay
-from eventful.cli.report import Row, Table, machine, plot, summarize, write_json
+from eventful.cli.report import Row, Table, plot, summarize
 from eventful.cli.subjects import Grid, Plan, Subject, check_size, plan
 from eventful.models import demo_clip
 from eventful.policies import Policy
+from eventful.provenance import machine, write_json
 from eventful.video import Frame, Reader, Writer
 
 
