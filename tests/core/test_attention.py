@@ -1,5 +1,7 @@
 """The four attention forms against attention in float64, computed here from the equations."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventful.attention import FORMS, Cached, Incremental, QueryKey, join_heads, split_heads
+from eventful.ops import RelativePositions
 
 from .conftest import DTYPES, KEPT, TOLERANCE, Buffered, error, ragged, softmax
 
@@ -190,8 +193,8 @@ def test_inputs_are_left_as_they_are_and_nothing_of_them_is_kept(name, heads):
     output, state = attention.start(buffered.qkv)
     twin_output, twin = attention.start(*copies)
     for mask in ragged(6, BATCH, TOKENS):
-        for copy in copies:
-            copy.fill_(torch.nan)
+        for x in copies:
+            x.fill_(torch.nan)
         assert torch.equal(twin_output, output)
         old, index = buffered.change(mask)
         copies = [buffered.qkv.clone(), old.clone()]
@@ -225,3 +228,174 @@ def test_half_types_keep_their_state_in_float32(kind):
     buffered = Buffered(dtype=torch.bfloat16)
     _, state = kind(buffered.heads, buffered.scale).start(buffered.qkv)
     assert {t.dtype for t in state.tensors.values()} == {torch.float32}
+
+
+GRID = (3, 5)  # of tokens, where there are relative positions
+
+
+class Positioned(Buffered):
+    """Buffered q, k, v on a grid, with the queries' tables of relative positions behind them."""
+
+    def __init__(self, batch=BATCH, dtype=torch.float32, **options):
+        super().__init__(batch, GRID[0] * GRID[1], HEADS, DIM, dtype, **options)
+        self.table = self._tables(batch, self.tokens)
+
+    def _tables(self, *shape):
+        table = torch.randn(*shape, self.heads, sum(GRID), generator=self.generator)
+        return table.to(self.dtype)
+
+    @property
+    def bias(self):
+        return RelativePositions(self.table.transpose(1, 2), GRID)
+
+    def change(self, mask):
+        old, index = super().change(mask)
+        self.table[mask] = self._tables(len(old))
+        return old, index
+
+    def weights(self):
+        """softmax(q k^T scale + bias) and v in float64, (batch, heads, tokens, ...)."""
+        x = self.qkv.double().numpy().reshape(self.batch, self.tokens, 3, self.heads, self.dim)
+        q, k, v = np.moveaxis(x, (2, 3), (0, 2))
+        scores = q @ np.swapaxes(k, -1, -2) * self.scale
+        table = np.moveaxis(self.table.double().numpy(), 2, 1)
+        for key in range(self.tokens):
+            y, x = divmod(key, GRID[1])
+            scores[..., key] += table[..., y] + table[..., GRID[0] + x]
+        return softmax(scores), v
+
+    def full(self):
+        a, v = self.weights()
+        return torch.from_numpy(np.moveaxis(a @ v, 1, 2).reshape(self.batch, self.tokens, -1))
+
+
+def evenly(frames, batch=BATCH, tokens=GRID[0] * GRID[1]):
+    """Masks of as many tokens in every row: none, some, so many that all is recomputed, all."""
+    generator = torch.Generator().manual_seed(3)
+    masks = torch.zeros(frames, batch, tokens, dtype=torch.bool)
+    for frame in range(frames):
+        count = (2, 0, 5, 1, tokens, 3, 8)[frame % 7]
+        for row in masks[frame]:
+            row[torch.randperm(tokens, generator=generator)[:count]] = True
+    return masks
+
+
+SETS = {"even": evenly, "ragged": lambda frames: ragged(frames, BATCH, GRID[0] * GRID[1])}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("fixed", [False, True], ids=["", "fixed"])
+@pytest.mark.parametrize("sets", SETS)
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_forms_with_relative_positions_are_full_attention(name, sets, fixed, dtype):
+    """The bias of updated queries changes with them, and that of all others stays."""
+    buffered = Positioned(dtype=dtype)
+    attention = form(name, buffered, fixed=fixed)
+    output, state = attention.start(buffered.qkv, buffered.bias)
+    assert error(output, buffered.full()) < TOLERANCE[dtype]
+    assert error(output, super(Positioned, buffered).full()) > 0.1
+    for mask in SETS[sets](100):
+        old, index = buffered.change(mask)
+        output = attention.update(state, buffered.qkv, old, index, buffered.bias)
+        assert output.dtype == dtype
+        if state.overflow:  # for lack of room; a stream would go on like this
+            assert fixed
+            output, state = attention.start(buffered.qkv, buffered.bias)
+        assert error(output, buffered.full()) < tolerance(name, dtype)
+
+
+class PositionedByHand(CachedByHand):
+    def _current(self, buffered):
+        return buffered.weights()
+
+
+@pytest.mark.parametrize("sets", SETS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cached_with_relative_positions_follows_the_papers_delta_equations(dtype, sets):
+    buffered = Positioned(dtype=dtype)
+    attention, by_hand = form("cached", buffered), PositionedByHand(buffered)
+    output, state = attention.start(buffered.qkv, buffered.bias)
+    assert error(output, buffered.full()) < TOLERANCE[dtype]
+    for mask in SETS[sets](14):
+        old, index = buffered.change(mask)
+        by_hand.update(buffered, mask)
+        output = attention.update(state, buffered.qkv, old, index, buffered.bias)
+        assert error(output, by_hand.output()) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("sets", SETS)
+@pytest.mark.parametrize("room", [1, 2, 4])
+def test_overflow_is_set_exactly_when_more_rows_are_due_than_there_is_room_for(
+    room, sets, monkeypatch
+):
+    """Without it no row is wrong. Scores are peaked, so that the guard sends rows back."""
+    buffered = Positioned(peak=20.0)
+    anyhow = form("incremental", buffered, max_age=None)
+    attention = form("incremental", buffered, fixed=True, max_age=None)
+    monkeypatch.setattr(attention, "spare_rows", lambda tokens: room)
+    _, state = attention.start(buffered.qkv, buffered.bias)
+    masks, seen = {"even": evenly(80), "ragged": buffered.masks(80, share=0.15)}[sets], []
+    for mask in masks:
+        if mask.sum(dim=1).max() > 5:
+            continue  # rows beyond the crossover are computed in full
+        old, index = buffered.change(mask)
+        twin = copy.deepcopy(state)
+        anyhow.update(twin, buffered.qkv, old, index, buffered.bias)
+        due = max(np.subtract(twin.recomputed, index.counts))
+        output = attention.update(state, buffered.qkv, old, index, buffered.bias)
+        assert bool(state.overflow) == (due > room)
+        assert not twin.overflow
+        seen.append(bool(state.overflow))
+        if state.overflow:
+            _, state = attention.start(buffered.qkv, buffered.bias)
+        else:
+            assert error(output, buffered.full()) < KEPT[torch.float32]
+            assert state.recomputed == tuple(count + room for count in index.counts)
+    assert {True, False} == set(seen)
+
+
+@pytest.mark.parametrize("active", [0, 1, 3])
+@pytest.mark.parametrize("max_age", [1, 2, 4, 7, 11, 256])
+def test_every_row_is_computed_anew_within_the_age_with_fixed_work_too(max_age, active):
+    """An error put into every row is gone `max_age` frames later, and not at once."""
+    buffered = Buffered(BATCH, TOKENS, HEADS, DIM, torch.float64, peak=0.1)
+    attention = form("incremental", buffered, fixed=True, max_age=max_age)
+    _, state = attention.start(buffered.qkv)
+    state.turn.fill_(1000)  # as in the middle of a stream
+    state.tensors["output"].add_(1.0)
+    mask = torch.zeros(BATCH, TOKENS, dtype=torch.bool)
+    mask[:, :active] = True
+    errors = []
+    for _ in range(min(max_age, TOKENS)):
+        output = attention.update(state, buffered.qkv, *buffered.change(mask))
+        assert not state.overflow
+        errors.append(error(output, buffered.full()))
+    assert errors[-1] < KEPT[torch.float64]
+    assert max_age < 3 or errors[0] > 0.1
+
+
+@pytest.mark.parametrize(("max_age", "rows"), [(256, 3), (7, 12), (1, 69), (None, 2)])
+def test_there_is_room_for_the_rows_in_rotation_and_for_a_sixty_fourth(max_age, rows):
+    """Of 67 tokens."""
+    assert Incremental(HEADS, 1.0, max_age=max_age).spare_rows(67) == rows
+
+
+def test_fixed_work_waits_for_no_number(monkeypatch):
+    buffered = Positioned()
+    index = buffered.change(evenly(1)[0])[1]
+    old = torch.zeros(sum(index.counts), buffered.qkv.shape[2])
+    runs = {}
+    for fixed in (False, True):
+        attention = form("incremental", buffered, fixed=fixed)
+        _, state = attention.start(buffered.qkv, buffered.bias)
+        runs[fixed] = (attention, state, buffered.qkv, old, index, buffered.bias)
+    for look in ("item", "tolist", "nonzero", "__int__", "__bool__", "__float__", "__index__"):
+        monkeypatch.setattr(torch.Tensor, look, _waits)
+    (attention, *arguments), (fixed, *others) = runs[False], runs[True]
+    with pytest.raises(LookupError):
+        attention.update(*arguments)
+    fixed.update(*others)
+
+
+def _waits(*_):
+    raise LookupError("this waits for the device")

@@ -218,7 +218,42 @@ def test_fixed_work_misses_no_window_however_the_tokens_lie():
     assert touched(mask) == [{0, 2, 4}, {1}, {2, 5}]
     output = attention.update(state, buffered.qkv, *buffered.change(mask), buffered.bias)
     assert error(output, buffered.full()) < TOLERANCE[torch.float64]
-    assert all(map(int.__ge__, state.recomputed, (12, 4, 8)))
+    assert state.recomputed == (12, 12, 12)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 6, 7, TOKENS])
+def test_fixed_work_is_as_many_windows_as_can_hold_a_token(count):
+    buffered = Buffered(3)
+    attention = windowed(fixed=True)
+    _, state = attention.start(buffered.qkv, buffered.bias)
+    clustered = torch.zeros(3, TOKENS, dtype=torch.bool)
+    clustered[:, :count] = True
+    for mask in (clustered, *even(3, count, count)):
+        state.tensors["output"].add_(1000.0)
+        output = attention.update(state, buffered.qkv, *buffered.change(mask), buffered.bias)
+        anew = (output.view(3 * WINDOWS, -1) < 500).all(dim=1)
+        assert int(anew.sum()) == 3 * min(count, WINDOWS)
+        assert state.recomputed == (INSIDE * min(count, WINDOWS),) * 3
+        assert not state.overflow
+        output.copy_(attention.start(buffered.qkv, buffered.bias)[0])
+
+
+def test_fixed_work_waits_for_no_number(monkeypatch):
+    buffered = Buffered(3)
+    old, index = buffered.change(even(3, 2)[0])
+    runs = {}
+    for fixed in (False, True):
+        _, state = windowed(fixed).start(buffered.qkv, buffered.bias)
+        runs[fixed] = state, buffered.qkv, old, index, buffered.bias
+
+    def waits(*_):
+        raise LookupError("this waits for the device")
+
+    for look in ("item", "tolist", "nonzero", "__int__", "__bool__", "__float__", "__index__"):
+        monkeypatch.setattr(torch.Tensor, look, waits)
+    with pytest.raises(LookupError):
+        windowed().update(*runs[False])
+    windowed(fixed=True).update(*runs[True])
 
 
 def test_without_keeping_nothing_is_remembered_and_all_is_computed():
