@@ -132,6 +132,69 @@ def test_attend_reads_views_of_a_buffer(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("apart", ["qkv", "q", "k", "v"])
+def test_attend_reads_values_that_do_not_lie_side_by_side(apart, backend):
+    """PyTorch 2.5's fused operator does not."""
+    wide = {name: x.repeat_interleave(2, dim=-1) for name, x in zip("qkv", draw(), strict=True)}
+    views = {name: x[..., ::2] for name, x in wide.items()}
+    q, k, v = (x if name in apart else x.contiguous() for name, x in views.items())
+    assert_state(attend(q, k, v, SCALE, None, backend), state(q, k, v), torch.float32)
+
+
+class OnCuda(TorchDispatchMode):
+    """Records what CUDA's fused operators are called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.name, self.tensors, self.bias = None, (), None
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "attention" in func.overloadpacket.__name__:
+            self.name = func.overloadpacket.__name__
+            self.tensors = args[:3]
+            self.bias = args[3] if "efficient" in self.name else None
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("has_flash", [True, False])
+@pytest.mark.parametrize("bias_strides", [None, "whole", "broadcast", "transposed"])
+@pytest.mark.parametrize("view", ["whole", "of a wider row", "from the middle"])
+@pytest.mark.parametrize(
+    ("dtype", "dim"),
+    [(torch.float32, 12), (torch.float16, 24), (torch.bfloat16, 40), (torch.float16, 264)],
+)
+def test_cuda_operators_are_called_as_their_schemas_say(
+    dtype, dim, view, bias_strides, has_flash, monkeypatch
+):
+    """On meta tensors: shapes come back right, and rows lie where vectors can be read."""
+    monkeypatch.setattr(backends, "_has_flash", lambda device: has_flash)
+    width = 3 * HEADS * dim
+    extra, first = {"of a wider row": (3, 0), "from the middle": (16, 3)}.get(view, (0, 0))
+    x = torch.empty(BATCH, KEYS, width + extra, dtype=dtype, device="meta")
+    x = x[..., first : first + width].unflatten(-1, (3, HEADS, dim)).permute(2, 0, 3, 1, 4)
+    q, k, v = x[0, :, :, :QUERIES], x[1], x[2]
+    bias = {
+        None: lambda: None,
+        "whole": lambda: q.new_empty(BATCH, HEADS, QUERIES, KEYS),
+        "broadcast": lambda: q.new_empty(1).expand(BATCH, HEADS, QUERIES, KEYS),
+        "transposed": lambda: q.new_empty(BATCH, HEADS, KEYS, QUERIES).mT,
+    }[bias_strides]()
+    with OnCuda() as call:
+        o, lse = backends._attend_cuda(q, k, v, SCALE, bias)
+    assert (o.shape, o.dtype) == (q.shape, dtype)
+    assert (lse.shape, lse.dtype) == (q.shape[:3], torch.float32)
+    flash = has_flash and bias is None and dtype != torch.float32 and dim <= 256
+    assert call.name == f"_scaled_dot_product_{'flash' if flash else 'efficient'}_attention"
+    for x in call.tensors:
+        assert x.stride(-1) == 1
+        assert all(s * x.element_size() % 16 == 0 for s in (x.storage_offset(), *x.stride()[:-1]))
+    if bias is not None:
+        assert call.bias.shape == (BATCH, HEADS, QUERIES, KEYS)
+        assert (call.bias.dtype, call.bias.stride(-1)) == (dtype, 1)
+        assert all(step % 16 == 0 for step in call.bias.stride()[:-1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shift", [-128.0, 128.0])
 def test_large_scores_do_not_overflow(shift, backend):
     q, k, v = draw()
