@@ -226,7 +226,8 @@ class EventfulBlock(nn.Module, ABC):
         if not frame.reached:
             frame.flush = [] if first else self._flush(x)
             frame.reached = True
-        return (frame.first if first else frame.update)(self, x, rope, grid)
+        later = frame.update if frame.fixed else update
+        return (frame.first if first else later)(self, x, rope, grid)
 
     def _flush(self, x: Tensor) -> list[int]:
         """Ask the stream which rows to flush, given the first gate's reference and input."""

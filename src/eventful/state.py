@@ -29,7 +29,8 @@ class Frame:
             its reference u and its input c, (batch, patch tokens, dim) each; returns the batch
             rows of which every token is to be updated, and may raise.
         first: Runs a block on the first frame: (block, tokens, rope, grid) to tokens.
-        update: Runs a block on any later frame.
+        update: Runs a block on later frames that are `fixed`. On others it is not compiled: where
+            some rows are flushed, shapes depend on values.
         state_dtype: What references and buffers are kept in; None keeps them as they come.
         fixed: Updates have fixed shapes, look at nothing that only the device knows, and can be
             undone.
