@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from eventful.ops import Index
+from eventful.ops import Index, error_norm, remember_
 from eventful.policies import Policy
 
 GateKind = Literal["token", "stgt"]
@@ -35,7 +35,8 @@ class GateState:
         """Start from a reference (batch, tokens, dim), as if it had just been let through."""
         batch, tokens, _ = reference.shape
         everything = Index.everything(batch, tokens, reference.device)
-        error = torch.zeros(batch, tokens, dtype=_wide(reference), device=reference.device)
+        wide = torch.promote_types(reference.dtype, torch.float32)
+        error = torch.zeros(batch, tokens, dtype=wide, device=reference.device)
         return cls(reference, error, everything)
 
     def undo_(self) -> None:
@@ -46,11 +47,6 @@ class GateState:
             else:
                 self.index.scatter_(self.reference, self.before)
             self.before = None
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    """The dtype that errors are computed in: 16-bit numbers are subtracted in float32."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -97,9 +93,7 @@ class TokenGate:
 
         c is rounded as the reference is, so that what stays still has no error.
         """
-        wide = _wide(state.reference)
-        e = state.reference.to(wide) - c.to(state.reference.dtype).to(wide)
-        return torch.linalg.vector_norm(e, dim=-1)
+        return error_norm(state.reference, c)
 
     def update(
         self,
@@ -130,5 +124,5 @@ class TokenGate:
             state.reference.copy_(c)
         else:
             state.before = index.gather(state.reference).clone() if undo else None
-            index.scatter_(state.reference, index.gather(c))
+            remember_(state.reference, c, index.flat)
         return index

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eventful.attention.forms import Attention, AttentionState, Bias, split_heads
-from eventful.ops import Index, attend, replace_keys
+from eventful.ops import Index, attend, exchange_keys
 from eventful.ops.index import flatten_positions
 from eventful.ops.recompute import State, recompute_, take
 
@@ -20,7 +20,7 @@ class Incremental(Attention):
     """Exact attention from an output and a log-sum-exp per row: linear memory (docs, section 4).
 
     Rows of updated tokens are computed against all keys. Every other row has the updated keys'
-    old state taken out and their new state put in (`ops.replace_keys`).
+    old state taken out and their new state put in (`ops.exchange_keys`).
 
     Rounding stays at the size of the largest mass a row has held since it was last computed, so
     relative error grows as mass falls below that peak, over one update or over many. A row whose
@@ -138,10 +138,8 @@ class Incremental(Attention):
             kept = fresh.to(torch.uint8).argsort(dim=1, stable=True)[:, : tokens - count]
             _, old_k, old_v = split_heads(old.view(batch, count, width), self.heads)
             own = None if bias is None else bias.of_queries(kept).of_keys(active)
-            q_kept = take(q, kept)
-            removed = attend(q_kept, old_k, old_v, self.scale, own)
-            added = attend(q_kept, take(k, active), take(v, active), self.scale, own)
-            values, lost = self._correct(rows, kept, removed, added, self._log_guard(qkv.dtype))
+            new = take(k, active), take(v, active)
+            values, lost = self._correct(rows, kept, take(q, kept), (old_k, old_v), new, own)
             due = due | torch.zeros_like(due).scatter(1, kept, lost)
             corrected = kept, values
         spare = self.spare_rows(tokens) if self.fixed else None
@@ -150,25 +148,28 @@ class Incremental(Attention):
         )
         return _Work(tokens - count if count else 0, count, more, overflow)
 
-    @staticmethod
     def _correct(
+        self,
         state: State,
         rows: Tensor,
-        removed: tuple[Tensor, Tensor],
-        added: tuple[Tensor, Tensor],
-        log_guard: float,
+        q: Tensor,
+        old: tuple[Tensor, Tensor],
+        new: tuple[Tensor, Tensor],
+        bias: Bias,
     ) -> tuple[State, Tensor]:
-        """Replace keys in the given rows (batch, rows).
+        """Exchange keys in the given rows (batch, rows), whose queries are q.
 
         Returns:
             The rows' new values, and which rows (batch, rows) must be computed anew.
         """
         flat = flatten_positions(rows, state[0].shape[1])
         o, lse, peak = (x.flatten(0, 1)[flat].unflatten(0, rows.shape) for x in state)
-        old, new = ((o.transpose(1, 2), lse.transpose(1, 2)) for o, lse in (removed, added))
-        o, lse = replace_keys(o, lse, old, new)
+        o, lse = o.transpose(1, 2), lse.transpose(1, 2)
+        o, lse = exchange_keys(q, o, lse, old, new, self.scale, bias)
+        o, lse = o.transpose(1, 2), lse.transpose(1, 2)
         peak = torch.maximum(peak, lse)
-        return (o, lse, peak), (~(lse >= peak + log_guard)).any(dim=2)
+        lost = ~(lse >= peak + self._log_guard(q.dtype))
+        return (o, lse, peak), lost.any(dim=2)
 
     def spare_rows(self, tokens: int) -> int:
         """How many rows beside the updated ones are computed anew on each frame if `fixed`."""
