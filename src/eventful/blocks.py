@@ -252,8 +252,10 @@ class EventfulBlock(nn.Module, ABC):
             buffer.reorder(windows.slots(x.device), windows.places, padding[0])
         qkv = buffer.tokens.to(x.dtype)
         c = self.mix(self._attend(buffer, qkv, grid), qkv)
-        x = x + self._gated("proj", c, None, lambda c, _: self.to_out(c)).tokens
-        return x + self._gated("mlp", x, self.norm_2, lambda c, _: self.to_mlp(c)).tokens
+        buffer = self._gated("proj", c, None, lambda c, _: self.to_out(c))
+        x = x + buffer.tokens.to(x.dtype)
+        buffer = self._gated("mlp", x, self.norm_2, lambda c, _: self.to_mlp(c))
+        return x + buffer.tokens.to(x.dtype)
 
     def _gated(
         self,
