@@ -269,8 +269,7 @@ class EventfulBlock(nn.Module, ABC):
         inside = norm if norm and self.options.gate_before_norm else None
         c = x if inside or not norm else norm(x)
         buffers, frame = self.binding.state.buffers, self.binding.frame
-        index = self._choose(stage, c)
-        c_new = index.gather(c)
+        index, c_new = self._choose(stage, c)
         new = f(inside(c_new) if inside else c_new, index.positions)
         if stage not in buffers:
             buffers[stage] = TokenBuffer.new(new, len(c), frame.state_dtype or new.dtype)
@@ -278,14 +277,14 @@ class EventfulBlock(nn.Module, ABC):
             buffers[stage].replace_(index, new, keep=stage == "qkv" or frame.fixed)
         return buffers[stage]
 
-    def _choose(self, stage: Stage, c: Tensor) -> Index:
-        """Let the gate pick this frame's tokens: all of them when there is no state yet."""
+    def _choose(self, stage: Stage, c: Tensor) -> tuple[Index, Tensor]:
+        """Let the gate pick J and c[J]: all tokens when there is no state yet."""
         assert self.binding is not None
         gates, frame = self.binding.state.gates, self.binding.frame
         gate = self.token_gate
         if stage not in gates:
             gates[stage] = gate.new_state(c, frame.state_dtype)
-            return gates[stage].index
+            return gates[stage].index, c.flatten(0, 1)
         error = gate.measure(gates[stage], c)
         policy = self.binding.policies[stage]
         return gate.update(gates[stage], c, policy, error, frame.flush, undo=frame.fixed)

@@ -67,8 +67,9 @@ class TokenGate:
         >>> gate, c = TokenGate(), torch.zeros(1, 3, 2)
         >>> state = gate.new_state(c)
         >>> c[0, 1] = 1.0
-        >>> gate.update(state, c, TopR(1), gate.measure(state, c), flush=[]).flat.tolist()
-        [1]
+        >>> index, passed = gate.update(state, c, TopR(1), gate.measure(state, c), flush=[])
+        >>> index.flat.tolist(), passed.tolist()
+        ([1], [[1.0, 1.0]])
     """
 
     kind: GateKind = "token"
@@ -103,7 +104,7 @@ class TokenGate:
         error: Tensor,
         flush: list[int],
         undo: bool = False,
-    ) -> Index:
+    ) -> tuple[Index, Tensor]:
         """Choose the tokens of this frame and remember their values.
 
         Args:
@@ -115,14 +116,14 @@ class TokenGate:
             undo: Keep what is overwritten, for `GateState.undo_`.
 
         Returns:
-            The index set; `index.gather(c)` is c~.
+            The index set, and c~ (total, dim). It may share memory with c: read it, do not change
+            it.
         """
         index = policy.select(error[:, self.prefix :]).after_prefix(self.prefix).with_rows(flush)
         state.error, state.index = error, index
         if self.kind == "stgt":
             state.before = state.reference.clone() if undo else None
             state.reference.copy_(c)
-        else:
-            state.before = index.gather(state.reference).clone() if undo else None
-            remember_(state.reference, c, index.flat)
-        return index
+            return index, index.gather(c)
+        state.before = index.gather(state.reference).clone() if undo else None
+        return index, remember_(state.reference, c, index.flat)

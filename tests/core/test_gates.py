@@ -12,8 +12,9 @@ from eventful.policies import KeepAll, Policy, Threshold, TopR
 
 def run(gate, state, c, policy, flush=()):
     """One frame; returns the positions let through, row by row."""
-    index = gate.update(state, c, policy, gate.measure(state, c), list(flush))
+    index, passed = gate.update(state, c, policy, gate.measure(state, c), list(flush))
     assert state.index is index
+    assert torch.equal(passed, index.gather(c))
     return [row.tolist() for row in index.rows()]
 
 
