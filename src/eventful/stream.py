@@ -165,13 +165,12 @@ class Stream:
             raise RuntimeError("the model is in train mode; call model.eval()")
         x = self._inputs.prepare(frame, self._weights[0], self.stats.frames, not self._compile)
         reason = self._reset_reason(x)
-        if reason is not None:
-            if self._compile and not x.isfinite().all():
-                refuse(self.stats.frames, "NaN or infinity")
-            return self._run_first(x, reason)
-        if self._compile and self._pending is None and not self._frame.anew:
+        usual = reason is None and self._pending is None and not self._frame.anew
+        if self._compile and usual:
             return self._run_fixed(x)
-        return self._run(x)
+        if self._compile and not x.isfinite().all():
+            refuse(self.stats.frames, "NaN or infinity")
+        return self._run(x) if reason is None else self._run_first(x, reason)
 
     def prepare(self, frame: Tensor, policies: Iterable[Policy | Mapping[str, Policy]]) -> None:
         """Compile ahead for some policies, so that moving between them costs nothing later.
@@ -183,7 +182,8 @@ class Stream:
             policies: What `policy` will be set to.
         """
         for policy in policies if self._compile else ():
-            twin = Stream(self._originals[0], policy=policy, **self._settings)
+            twin = Stream(self._originals[0], policy=self._policies(), **self._settings)
+            twin.policy = policy
             for _ in range(2):
                 twin(frame)
 
