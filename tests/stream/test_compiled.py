@@ -1,0 +1,494 @@
+"""Streams that compile: the same outputs, as few graphs as there are kinds of block, frames undone.
+
+Most tests run what is compiled as it is (`uncompiled`), which is quick; those at the end compile.
+"""
+
+import functools
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+import eventful
+from eventful import compiled
+from eventful.attention import Incremental
+from eventful.blocks import first_frame, update
+from tests.zoo import FAMILIES, TOLERANCE, build, clip, relative, same
+
+POLICY = eventful.TopR(3)
+CUTS = eventful.SceneCuts(level=0.9)
+LIMIT = TOLERANCE[torch.float64]
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Blocks do fixed work that can be undone, but are not compiled."""
+    monkeypatch.setattr(compiled, "steps", lambda compile: (first_frame, update))
+
+
+def twins(name, policy=POLICY, scene_cuts=None, dtype=torch.float64, **options):
+    """A stream that compiles and one that does not, on one model."""
+    streams = {"scene_cuts": scene_cuts, "method": "forward_features"}
+    streams |= {key: options.pop(key) for key in ("state_dtype",) if key in options}
+    model = eventful.convert(build(name, dtype), policy, **options)
+    return eventful.Stream(model, compile=True, **streams), eventful.Stream(model, **streams)
+
+
+def remembered(stream):
+    """A snapshot without what attention keeps, which follows from the buffers."""
+    saved = stream.snapshot()
+    saved["tensors"] = {
+        name: {key: tensor for key, tensor in tensors.items() if not key.startswith("attention")}
+        for name, tensors in saved["tensors"].items()
+    }
+    return {key: value for key, value in saved.items() if key not in ("digest", "turns")}
+
+
+def views(stream):
+    return [tuple(stream.gate(name)) for name in stream.gates]
+
+
+def assert_same_work(ours, theirs):
+    """Up to rounding, and with the same tokens updated and the same operations counted."""
+    assert ours.stats.updated == theirs.stats.updated
+    assert ours.stats.operations == theirs.stats.operations
+    assert list(ours.stats.flushes) == list(theirs.stats.flushes)
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestOutputs:
+    @pytest.mark.parametrize("attention", ["incremental", "dense"])
+    @pytest.mark.parametrize("name", FAMILIES)
+    def test_are_those_of_an_eager_stream(self, name, attention):
+        ours, eager = twins(name, attention=attention)
+        for frame in clip(12, dtype=torch.float64):
+            assert relative(ours(frame), eager(frame)) < LIMIT
+            assert_same_work(ours, eager)
+        assert ours.stats.fallbacks == 0
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"gate": "stgt"},
+            {"gate_before_norm": True},
+            {"prefix": "gated"},
+            {"state_dtype": torch.bfloat16},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("name", ["registers", "sam"])
+    def test_are_those_with_every_option(self, name, options):
+        ours, eager = twins(name, **options)
+        for frame in clip(8, dtype=torch.float64):
+            assert relative(ours(frame), eager(frame)) < LIMIT
+            assert_same_work(ours, eager)
+
+    @pytest.mark.parametrize("name", ["plain", "sam"])
+    def test_are_those_while_the_policy_moves(self, name):
+        ours, eager = twins(name)
+        policies = (POLICY, eventful.TopFraction(0.5), eventful.KeepAll(), eventful.TopR(1))
+        for t, frame in enumerate(clip(12, dtype=torch.float64)):
+            ours.policy = eager.policy = policies[t % 4]
+            if t == 6:
+                ours.policy = eager.policy = {"blocks.1.*": eventful.TopR(7)}
+            assert relative(ours(frame), eager(frame)) < LIMIT
+            assert_same_work(ours, eager)
+
+    def test_are_those_after_resets(self):
+        ours, eager = twins("dinov3")
+        for frame, rows in zip(
+            clip(9, batch=3, dtype=torch.float64),
+            ((), [1], (), (), [0, 2], None, (), [2], ()),
+            strict=True,
+        ):
+            if rows != ():
+                ours.reset(rows), eager.reset(rows)
+            assert relative(ours(frame), eager(frame)) < LIMIT
+            assert_same_work(ours, eager)
+
+    def test_are_those_after_a_snapshot_of_either_kind(self):
+        video = clip(9, dtype=torch.float64)
+        for before in (0, 1):
+            pair = twins("sam")
+            for frame in video[:4]:
+                pair[before](frame)
+            saved = pair[before].snapshot()
+            for stream in pair:
+                stream.load_snapshot(saved)
+            for frame in video[4:]:
+                assert relative(pair[0](frame), pair[1](frame)) < LIMIT
+                assert pair[0].stats.updated == pair[1].stats.updated
+                assert pair[0].stats.operations == pair[1].stats.operations
+
+    def test_leave_nothing_behind_for_undoing(self):
+        ours, _ = twins("registers")
+        for frame in clip(3, dtype=torch.float64):
+            ours(frame)
+            for block in ours._blocks.values():
+                state = block.binding.state
+                parts = (*state.gates.values(), *state.buffers.values())
+                assert [part.before for part in parts] == [None] * 6
+
+
+BAD = {"NaN": torch.nan, "infinity": torch.inf}
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestFramesWithNaN:
+    """The frame is computed before anyone looks at it, and then taken back."""
+
+    @staticmethod
+    def spoilt(frame, value=torch.nan):
+        frame = frame.clone()
+        frame[1, 2, 5, 7] = value
+        return frame
+
+    @pytest.mark.parametrize("value", BAD)
+    @pytest.mark.parametrize("gate", ["token", "stgt"])
+    @pytest.mark.parametrize("name", ["plain", "registers", "dinov3", "gated", "sam"])
+    def test_never_came(self, name, gate, value):
+        stream, _ = twins(name, gate=gate)
+        control, _ = twins(name, gate=gate)
+        for t, frame in enumerate(clip(9, dtype=torch.float64)):
+            if t in (3, 6):
+                before, seen, stats = remembered(stream), views(stream), str(stream.stats)
+                with pytest.raises(ValueError, match=f"frame {t} holds NaN or infinity"):
+                    stream(self.spoilt(frame, BAD[value]))
+                assert same(remembered(stream), before)
+                assert same(views(stream), seen)
+                assert str(stream.stats) == stats
+            assert relative(stream(frame), control(frame)) < LIMIT
+            assert stream.stats.updated == control.stats.updated
+        assert stream.stats.flushes == control.stats.flushes
+        assert stream.stats.fallbacks == 0
+
+    @pytest.mark.parametrize("state_dtype", [torch.bfloat16, torch.float32])
+    def test_never_came_with_narrow_state(self, state_dtype):
+        stream, _ = twins("sam", state_dtype=state_dtype)
+        video = clip(4, dtype=torch.float64)
+        for frame in video[:3]:
+            stream(frame)
+        before = remembered(stream)
+        with pytest.raises(ValueError, match="frame 3 holds NaN"):
+            stream(self.spoilt(video[3]))
+        assert same(remembered(stream), before)
+
+    @pytest.mark.parametrize("after", ["another", "a reset of a row", "a reset", "a cut"])
+    def test_are_refused_whatever_came_before(self, after):
+        """Where a frame is not computed as the others are, it is looked at first."""
+        stream, _ = twins("plain", scene_cuts=CUTS if after == "a cut" else None)
+        control, _ = twins("plain", scene_cuts=CUTS if after == "a cut" else None)
+        video = clip(6, dtype=torch.float64)
+        for frame in video[:4]:
+            stream(frame), control(frame)
+        if after == "another":
+            with pytest.raises(ValueError, match="frame 4 holds NaN"):
+                stream(self.spoilt(video[4]))
+        if after == "a cut":
+            video[4:, 0] = clip(1, dtype=torch.float64, seed=9)[0, 0]
+        if after.startswith("a reset"):
+            rows = [1] if "row" in after else None
+            stream.reset(rows), control.reset(rows)
+        before = remembered(stream)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="frame 4 holds NaN"):
+                stream(self.spoilt(video[4]))
+            assert same(remembered(stream), before)
+        for frame in video[4:]:
+            assert relative(stream(frame), control(frame)) < LIMIT
+            assert stream.stats.updated == control.stats.updated
+        assert stream.stats.flushes == control.stats.flushes
+
+    def test_are_refused_at_first_and_at_another_size(self):
+        stream, _ = twins("sam")
+        frame, second = clip(2, dtype=torch.float64)
+        with pytest.raises(ValueError, match="frame 0 holds NaN"):
+            stream(self.spoilt(frame))
+        assert stream.stats.frames == 0
+        stream(frame)
+        before = remembered(stream)
+        with pytest.raises(ValueError, match="frame 1 holds NaN"):
+            stream(self.spoilt(torch.cat([frame, frame], dim=2)))
+        assert same(remembered(stream), before)
+        stream(second)
+        assert stream.stats.flush_reasons == {"first frame": 2}
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestSceneCuts:
+    @staticmethod
+    def video(rows):
+        """Some rows show another scene from frame 5 on."""
+        video, other = (clip(9, dtype=torch.float64, seed=seed) for seed in (0, 9))
+        video[5:, rows] = other[5:, rows]
+        return video
+
+    @pytest.mark.parametrize("rows", [[0], [1], [0, 1]], ids=str)
+    @pytest.mark.parametrize("name", ["plain", "dinov3", "sam"])
+    def test_are_found_and_flushed_as_in_an_eager_stream(self, name, rows):
+        ours, eager = twins(name, scene_cuts=CUTS)
+        for frame in self.video(rows):
+            assert relative(ours(frame), eager(frame)) < LIMIT
+            assert ours.stats.updated == eager.stats.updated
+            assert list(ours.stats.flushes) == list(eager.stats.flushes)
+            pairs = zip(ours._histories, eager._histories, strict=True)
+            assert all(map(pytest.approx, *pair) for pair in pairs)
+            assert [len(history) for history in ours._histories] == [
+                len(history) for history in eager._histories
+            ]
+        cuts = [(flush.frame, flush.row) for flush in ours.stats.flushes if flush.frame]
+        assert cuts == [(5, row) for row in rows]
+        assert ours.stats.flush_reasons["scene cut"] == len(rows)
+        assert ours.stats.fallbacks == 0
+
+    def test_fall_on_one_frame_with_a_requested_row(self):
+        ours, eager = twins("plain", scene_cuts=CUTS)
+        for t, frame in enumerate(self.video([0])):
+            if t == 5:
+                ours.reset([1]), eager.reset([1])
+            assert relative(ours(frame), eager(frame)) < LIMIT
+        assert list(ours.stats.flushes) == list(eager.stats.flushes)
+        assert ours.stats.flush_reasons == {"first frame": 2, "scene cut": 1, "requested": 1}
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestOverflow:
+    """More rows must be computed anew than there is room for, as on devices that cannot look."""
+
+    @pytest.fixture(autouse=True)
+    def little_room(self, monkeypatch):
+        monkeypatch.setattr(compiled, "must_bound", lambda device: True)
+        room = Incremental.rotated_rows
+        monkeypatch.setattr(Incremental, "spare_rows", room)
+
+    @pytest.mark.parametrize("name", ["plain", "registers", "sam"])
+    def test_falls_back_to_attention_from_the_buffers(self, name):
+        ours, eager = twins(name)
+        fallbacks = []
+        for frame in clip(30, dtype=torch.float64):
+            before = ours.stats.fallbacks
+            output = ours(frame)
+            fallbacks.append(ours.stats.fallbacks - before)
+            assert relative(output, eager(frame)) < LIMIT
+            assert ours.stats.updated == eager.stats.updated
+            global_block = ours._blocks["blocks.1"].binding.state.attention
+            if fallbacks[-1]:
+                tokens = len(ours.gate("blocks.1.qkv").updated[0])
+                assert global_block.corrected == (0, 0)
+                assert global_block.recomputed == (tokens, tokens)
+        assert set(fallbacks) == {0, 1}
+        assert eager.stats.fallbacks == 0
+        assert set(ours.stats.flush_reasons) == {"first frame"}
+
+    def test_is_not_missed(self, monkeypatch):
+        """Without the fallback outputs would be wrong."""
+        ours, eager = twins("plain")
+        read = compiled.read
+        blind = []
+
+        def careless(*arguments):
+            verdict = read(*arguments)
+            blind.append(verdict.overflow)
+            return verdict._replace(overflow=False)
+
+        monkeypatch.setattr(compiled, "read", careless)
+        errors = [relative(ours(frame), eager(frame)) for frame in clip(30, dtype=torch.float64)]
+        assert any(blind)
+        assert max(errors) > 10 * LIMIT
+
+    def test_with_nan_is_a_frame_that_never_came(self):
+        ours, eager = twins("plain")
+        for frame in clip(12, dtype=torch.float64):
+            if ours.stats.frames:
+                with pytest.raises(ValueError, match="NaN"):
+                    ours(TestFramesWithNaN.spoilt(frame))
+            assert relative(ours(frame), eager(frame)) < LIMIT
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestRefusals:
+    @pytest.mark.parametrize("attention", ["cached", "query_key"])
+    def test_of_forms_of_attention_that_do_not_compile(self, attention):
+        with pytest.raises(ValueError, match=rf"blocks\.0 was converted with .*{attention}"):
+            twins("plain", attention=attention)
+
+    MEND = r"fixed number of tokens, such as TopR\(256\).*blocks\.0\.qkv has threshold:1\.5"
+
+    def test_of_a_threshold_on_the_first_frame(self):
+        stream, eager = twins("plain", eventful.Threshold(1.5))
+        frame = clip(1, dtype=torch.float64)[0]
+        with pytest.raises(ValueError, match=self.MEND):
+            stream(frame)
+        assert stream.stats.frames == 0
+        with pytest.raises(ValueError, match="before the first frame"):
+            stream.snapshot()
+        stream.policy = eager.policy = POLICY
+        for frame in clip(3, dtype=torch.float64):
+            assert relative(stream(frame), eager(frame)) < LIMIT
+
+    @pytest.mark.parametrize("gates", ["*", "blocks.0.qkv"])
+    def test_of_a_threshold_later(self, gates):
+        stream, eager = twins("sam")
+        video = clip(6, dtype=torch.float64)
+        for frame in video[:3]:
+            stream(frame), eager(frame)
+        before, seen = stream.snapshot(), views(stream)
+        stream.policy = {gates: eventful.Threshold(1.5)}
+        for _ in range(2):
+            with pytest.raises(ValueError, match=self.MEND):
+                stream(video[3])
+        stream.policy = POLICY
+        assert same(stream.snapshot(), before)
+        assert same(views(stream), seen)
+        for frame in video[3:]:
+            assert relative(stream(frame), eager(frame)) < LIMIT
+        assert stream.stats.flush_reasons == {"first frame": 2}
+
+    def test_of_a_model_that_fails_halfway(self):
+        """The next frame is computed in full, as without compiling."""
+        stream, eager = twins("plain")
+        video = clip(6, dtype=torch.float64)
+        for frame in video[:3]:
+            stream(frame), eager(frame)
+
+        def fails(*_):
+            raise ZeroDivisionError
+
+        norm = stream._originals[0].blocks[2].norm2
+        hook = norm.register_forward_pre_hook(fails)
+        for each in (stream, eager):
+            with pytest.raises(ZeroDivisionError):
+                each(video[3])
+        hook.remove()
+        for frame in video[3:]:
+            assert relative(stream(frame), eager(frame)) < LIMIT
+        assert list(stream.stats.flushes) == list(eager.stats.flushes)
+        assert stream.stats.flush_reasons["interrupted"] == 2
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestPrepare:
+    def test_leaves_the_stream_as_it_is(self):
+        stream, eager = twins("plain", scene_cuts=CUTS)
+        video = clip(5, dtype=torch.float64)
+        stream.prepare(video[0], [eventful.TopR(2), eventful.KeepAll()])
+        assert stream.stats.frames == 0
+        for frame in video[:3]:
+            stream(frame), eager(frame)
+        before, seen = stream.snapshot(), views(stream)
+        stream.prepare(video[4], [eventful.TopR(2), {"*.mlp": eventful.TopR(5)}])
+        assert same(stream.snapshot(), before)
+        assert same(views(stream), seen)
+        assert stream.policy == POLICY
+        for frame in video[3:]:
+            assert relative(stream(frame), eager(frame)) < LIMIT
+
+    def test_runs_what_the_policy_will_be_set_to(self, monkeypatch):
+        """Gates that a mapping leaves out keep what they have now, not what `convert` said."""
+        stream, _ = twins("plain")
+        stream.policy = {"*.qkv": eventful.TopR(9)}
+        seen = []
+        run = eventful.Stream.__call__
+
+        def noting(self, frame):
+            output = run(self, frame)
+            seen.append({name: counts[0] for name, counts in self.stats.updated.items()})
+            return output
+
+        monkeypatch.setattr(eventful.Stream, "__call__", noting)
+        frame = clip(1, dtype=torch.float64)[0]
+        stream.prepare(frame, [{"*.mlp": eventful.TopR(5)}, eventful.TopR(2)])
+        stages = {"qkv": 10, "proj": 4, "mlp": 6}
+        expected = {f"blocks.{i}.{stage}": n for i in range(3) for stage, n in stages.items()}
+        assert seen[1] == expected
+        assert set(seen[3].values()) == {3}
+
+    def test_does_nothing_without_compiling(self):
+        _, eager = twins("plain")
+        eager.prepare(torch.zeros(1), [eventful.TopR(1000)])
+        assert eager.stats.frames == 0
+
+    def test_refuses_what_a_frame_would(self):
+        stream, _ = twins("plain")
+        with pytest.raises(ValueError, match="fixed number of tokens"):
+            stream.prepare(clip(1, dtype=torch.float64)[0], [eventful.Threshold(1.0)])
+
+
+KINDS = {"plain": 1, "eva02": 1, "sam_no_positions": 2}  # kinds of block in the model
+
+
+@pytest.fixture
+def dynamo():
+    """A compiler that knows nothing yet, and its counters."""
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.reset()
+    counters.clear()
+    yield counters
+    torch._dynamo.reset()
+    counters.clear()
+    torch._dynamo.config.recompile_limit = limit
+
+
+@pytest.fixture
+def traced(dynamo, monkeypatch):
+    """Graphs are captured and guarded, but what runs them is PyTorch as it is."""
+    with_backend = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", with_backend)
+    return dynamo
+
+
+def graphs(dynamo):
+    """How many there are; none may have been broken."""
+    assert not dynamo["graph_break"]
+    return dynamo["stats"]["unique_graphs"]
+
+
+def test_one_kind_of_block_is_traced_twice(traced):
+    """Once for first frames and once for all later ones, whatever happens on them."""
+    stream, eager = twins("plain", scene_cuts=CUTS)
+    other = eventful.Stream(stream._originals[0], method="forward_features", compile=True)
+    video = TestSceneCuts.video([0])
+    for t, frame in enumerate(video):
+        if t == 2:
+            with pytest.raises(ValueError, match="NaN"):
+                stream(TestFramesWithNaN.spoilt(frame))
+        if t == 7:
+            stream.reset([1]), eager.reset([1])
+        assert relative(stream(frame), eager(frame)) < LIMIT
+        other(frame)
+        assert graphs(traced) == min(t + 1, 2)
+    assert stream.stats.flush_reasons == {"first frame": 2, "scene cut": 1, "requested": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_of_block_is_traced_once_for_each_number_of_tokens(name, traced):
+    """Over a hundred frames, with the policy moving among those prepared."""
+    stream, eager = twins(name)
+    video = clip(100, dtype=torch.float64)
+    policies = [eventful.TopR(r) for r in (1, 3, 5)] + [eventful.KeepAll()]
+    stream.prepare(video[0], policies)
+    assert graphs(traced) == KINDS[name] * (1 + len(policies))
+    for t, frame in enumerate(video):
+        stream.policy = eager.policy = policies[t * t % 4]
+        assert relative(stream(frame), eager(frame)) < LIMIT
+        assert stream.stats.updated == eager.stats.updated
+    assert graphs(traced) == KINDS[name] * (1 + len(policies))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bounded", [False, True], ids=["", "bounded"])
+@pytest.mark.parametrize("name", ["plain", "registers", "eva02", "dinov3", "sam_resampled"])
+def test_compiled_outputs_are_those_of_an_eager_stream(name, bounded, dynamo, monkeypatch):
+    """By the default compiler, with a frame that never came and a row reset."""
+    monkeypatch.setattr(compiled, "must_bound", lambda device: bounded)
+    stream, eager = twins(name)
+    for t, frame in enumerate(clip(12, dtype=torch.float64)):
+        if t == 4:
+            with pytest.raises(ValueError, match="frame 4 holds NaN"):
+                stream(TestFramesWithNaN.spoilt(frame))
+        if t == 8:
+            stream.reset([1]), eager.reset([1])
+        assert relative(stream(frame), eager(frame)) < LIMIT
+        assert stream.stats.updated == eager.stats.updated
+    assert graphs(dynamo) == 2 * (2 if name == "sam_resampled" else 1)
