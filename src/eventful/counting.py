@@ -307,6 +307,9 @@ class Observer(TorchDispatchMode):
             case _ if name in _FUSED_ATTENTION:
                 q, k = args[0], args[1]
                 self.attention += 2 * q.numel() * k.shape[-2]
+            case "exchange_keys":
+                q, old_k, new_k = args[0], args[3], args[5]
+                self.attention += 2 * q.numel() * (old_k.shape[-2] + new_k.shape[-2])
             case "attend":
                 q, k, table = args[0], args[1], args[5]
                 self.attention += 2 * q.numel() * k.shape[-2]
@@ -322,7 +325,7 @@ _FUSED_ATTENTION = {
     "_scaled_dot_product_fused_attention_overrideable",
 }
 _COUNTED = _FUSED_ATTENTION | {"linear", "addmm", "mm", "bmm", "baddbmm", "addbmm", "mv", "addmv"}
-_COUNTED |= {"add", "sub", "add_", "sub_", "rsub", "attend"}
+_COUNTED |= {"add", "sub", "add_", "sub_", "rsub", "attend", "exchange_keys"}
 
 
 @contextmanager

@@ -326,3 +326,21 @@ def test_ctrl_c_leaves_whole_files(interrupt, decode):
     # the last frame may have been counted and not yet drawn when the signal came
     assert summary["frames"] - len(decode(out / "overlay.mp4")) in (0, 1)
     assert summary["frames"] - len(rows_of(out)) in (0, 1)
+
+
+@pytest.mark.slow
+def test_compiled_and_with_16_bit_state(invoke, tmp_path):
+    """Compiling is not timed; of 36 bytes a token and value of state, 20 are left."""
+    options = ("--frames", 6, "--size", 112, "--policy", "top:16", "--json")
+    plain = json.loads(invoke("run", *options, "--out", tmp_path / "plain").stdout)
+    more = ("--compile", "--state-dtype", "bfloat16", "--out", tmp_path / "compiled")
+    compiled = json.loads(invoke("run", *options, *more).stdout)
+    assert compiled["state_bytes"] < 0.6 * plain["state_bytes"]
+    assert compiled["operations"]["dense"] == plain["operations"]["dense"]
+    assert compiled["time_ms"]["eventful"] < 5000
+
+
+def test_a_dtype_that_state_is_not_kept_in_is_refused(invoke):
+    result = invoke("run", "--state-dtype", "int8")
+    assert result.exit_code == 1
+    assert "float32, bfloat16, float16, got 'int8'" in result.stderr

@@ -29,6 +29,7 @@ PolicyText = Annotated[
     str, typer.Option(help="top:256, fraction:0.25, threshold:1.0 or all.", show_default=True)
 ]
 Attention = Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}.")]
+STATE_DTYPES = running.STATE_DTYPES
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone to standard output.")]
 
 
@@ -64,6 +65,12 @@ def run(
     scene_cuts: Annotated[
         bool, typer.Option(help="Compute frames behind a scene cut in full.")
     ] = True,
+    compile_blocks: Annotated[
+        bool, typer.Option("--compile", help="Compile the blocks first; needs top: or fraction:.")
+    ] = False,
+    state_dtype: Annotated[
+        str, typer.Option(help=f"What is remembered is kept in: {', '.join(STATE_DTYPES)}.")
+    ] = "float32",
     json_output: Json = False,
 ) -> None:
     """Run a model over a video; write what it saw, what it cost and how far it is from dense.
@@ -86,6 +93,8 @@ def run(
                 gate=gate,
                 attention=attention,
                 scene_cuts=scene_cuts,
+                compile=compile_blocks,
+                state_dtype=running.state_dtype(state_dtype),
             ),
             Console(stderr=True),
         )

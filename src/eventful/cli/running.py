@@ -41,6 +41,26 @@ class Settings:
     gate: str
     attention: str
     scene_cuts: bool
+    compile: bool
+    state_dtype: torch.dtype
+
+
+STATE_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def state_dtype(name: str) -> torch.dtype:
+    """Find a dtype by name.
+
+    Raises:
+        ValueError: It is none that state is kept in.
+    """
+    if name not in STATE_DTYPES:
+        raise ValueError(f"--state-dtype is one of {', '.join(STATE_DTYPES)}, got {name!r}")
+    return STATE_DTYPES[name]
 
 
 def run(settings: Settings, console: Console) -> dict[str, Any]:
@@ -101,7 +121,13 @@ class _Job:
     def __init__(self, settings: Settings, subject: Subject, reader: Reader, grid: Grid) -> None:
         self.settings, self.subject, self.reader, self.grid = settings, subject, reader, grid
         cuts = SceneCuts() if settings.scene_cuts else None
-        self.stream = Stream(subject.backbone, scene_cuts=cuts, method="forward_features")
+        self.stream = Stream(
+            subject.backbone,
+            scene_cuts=cuts,
+            method="forward_features",
+            compile=settings.compile,
+            state_dtype=settings.state_dtype,
+        )
         if settings.gate not in self.stream.gates:
             raise ValueError(f"no gate {settings.gate!r}; there are {', '.join(self.stream.gates)}")
         settings.policy.select(torch.zeros(1, grid[0] * grid[1]))  # raises if it does not fit
@@ -124,6 +150,10 @@ class _Job:
             )
             progress = stack.enter_context(_progress(console))
             task = progress.add_task("run", total=self.total, ops="", fps="")
+            if self.settings.compile:
+                progress.update(task, ops="compiling")
+                blank = torch.zeros(1, 3, self.reader.height, self.reader.width)
+                self.stream.prepare(blank, [self.settings.policy])
             start = time.perf_counter()
             try:
                 for frame in stack.enter_context(self.reader):
