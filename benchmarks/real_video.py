@@ -10,7 +10,10 @@ benchmarks/results/real_video.json. For each clip and policy:
   with float32 state, and the bytes of state;
 - `sent_back`: rows that the guard sent back as a share of all rows: mean over blocks and frames,
   the largest of any block, and for each block the share of frames that send back more than 1/64,
-  which is what `Incremental` has room for where the number must be fixed.
+  which is what `Incremental` has room for where the number must be fixed;
+- `updated_again`: of the tokens that a QKV gate updates, the share that it updated on the frame
+  before, too: below a half, keeping the active keys' state apart from the still ones' costs more
+  than replacing keys (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -58,18 +61,29 @@ def sent_back(stream: eventful.Stream) -> list[float]:
     return shares
 
 
+def updated(stream: eventful.Stream) -> Tensor:
+    """(blocks, patches) the tokens that the QKV gates let through on the last frame."""
+    names = [name for name in stream.gates if name.endswith(".qkv")]
+    return torch.stack([stream.gate(name).updated[0, 1:] for name in names])
+
+
 def measure(path: Path, policy: str, frames: int) -> dict:
     """Run one clip with each dtype of state, side by side."""
     model = saliency_vit(SIZE).backbone
     eventful.convert(model, eventful.policies.parse(policy))
     options = {"normalize": True, "scene_cuts": None, "method": "forward_features"}
     streams = {d: eventful.Stream(model, state_dtype=d, **options) for d in DTYPES}
-    errors, drift, shares = defaultdict(list), defaultdict(list), []
+    errors, drift, shares, again = defaultdict(list), defaultdict(list), [], []
+    before = None
     mean, std = (torch.tensor(model.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
     for i, frame in enumerate(itertools.islice(Reader(path, SIZE), frames)):
         tokens = {d: stream(frame.image)[:, 1:] for d, stream in streams.items()}
         if i:
             shares.append(sent_back(streams[torch.float32]))
+            now = updated(streams[torch.float32])
+            if before is not None:
+                again.append(((now & before).sum() / now.sum()).item())
+            before = now
         if i % 5 == 4:
             with torch.inference_mode():
                 dense = model.forward_features((frame.image - mean) / std)[:, 1:]
@@ -92,6 +106,7 @@ def measure(path: Path, policy: str, frames: int) -> dict:
             "largest": rows.max().item(),
             "frames_over_a_64th_by_block": (rows > 1 / 64).float().mean(dim=0).tolist(),
         },
+        "updated_again": sum(again) / len(again),
     }
 
 

@@ -342,5 +342,5 @@ def test_compiled_and_with_16_bit_state(invoke, tmp_path):
 
 def test_a_dtype_that_state_is_not_kept_in_is_refused(invoke):
     result = invoke("run", "--state-dtype", "int8")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "float32, bfloat16, float16, got 'int8'" in result.stderr
