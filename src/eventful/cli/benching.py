@@ -115,7 +115,7 @@ def table(result: dict[str, Any]) -> Any:
 def _times(name: str, case: dict[str, Any]) -> Table:
     share = case["figures"].get("share_outside")
     outside = "" if share is None else f"; {share:.0%} of an update outside products and attention"
-    columns = ("ms", "faster", "fewer ops", "of ideal", "error of attention", "error of output")
+    columns = ("ms", "faster", "fewer\nops", "of\nideal", "attn.\nerror", "output\nerror")
     result = _table(name, columns, f"held against {_against(case)}{outside}")
     for row in case["rows"]:
         result.add_row(
@@ -135,8 +135,8 @@ def _against(case: dict[str, Any]) -> str:
 
 
 def _memory(name: str, case: dict[str, Any]) -> Table:
-    columns = ("peak MB", "state MB", "values a block / N D", "error of attention")
-    result = _table(name, columns, "each contender in a process of its own")
+    columns = ("peak MB", "state MB", "state\n/ N D", "attn.\nerror")
+    result = _table(name, columns, "in processes of their own; state in values, mean over blocks")
     for row in case["rows"]:
         figures = row["figures"]
         state, values = figures.get("state_bytes"), figures.get("state_values_per_block")
@@ -154,9 +154,9 @@ def _table(title: str, columns: tuple[str, ...], caption: str) -> Table:
     result = Table(title=title, title_justify="left", caption=caption, box=box.SIMPLE_HEAD)
     result.add_column("contender", no_wrap=True)
     for column in columns:
-        result.add_column(column, justify="right", min_width=6)
+        result.add_column(column, justify="right", no_wrap=True)
     return result
 
 
 def _small(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1e}"
+    return "-" if value is None else f"{value:.0e}"
