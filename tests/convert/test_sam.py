@@ -63,6 +63,7 @@ MODELS = {
     "windows with padding below": ((12, 16), {}),
     "windows with padding on the right": ((16, 12), {}),
     "windows that fit": ((24, 12), {"window": 3}),
+    "windows that fit, several abreast": ((16, 24), {}),
     "windows of one token": ((8, 12), {"window": 1}),
     "one window that is larger than the grid": ((12, 20), {"window": 6}),
     "no windows": ((12, 20), {"window": 0}),

@@ -124,3 +124,13 @@ def test_scatter_refuses_values_for_another_number_of_tokens(everything):
     index = Index.from_mask(torch.tensor([[True, everything, True]]))
     with pytest.raises((RuntimeError, IndexError)):
         index.scatter_(torch.zeros(1, 3, 2), torch.ones(1, 2))
+
+
+def test_all_tokens_in_another_order_are_still_put_in_their_places():
+    """A permutation without gaps is not the identity."""
+    index = Index.everything(2, 3).moved(torch.tensor([1, 2, 0]), size=3)
+    assert index.flat.tolist() == [1, 2, 0, 4, 5, 3]
+    x = torch.zeros(2, 3, 1)
+    index.scatter_(x, torch.arange(6.0)[:, None])
+    assert x.flatten().tolist() == [2, 0, 1, 5, 3, 4]
+    assert index.gather(x).flatten().tolist() == [0, 1, 2, 3, 4, 5]

@@ -21,6 +21,7 @@ class Index:
         flat: (total,) int64 positions in the flattened (batch * tokens) axis, ascending.
         counts: Tokens selected in each row; they sum to `total`.
         tokens: N, the number of tokens in a row.
+        ascending: False for a set whose tokens are named in another order (`moved`).
 
     Example:
         >>> index = Index.from_mask(torch.tensor([[True, False, True], [False, False, False]]))
@@ -33,6 +34,7 @@ class Index:
     flat: Tensor
     counts: tuple[int, ...]
     tokens: int
+    ascending: bool = True
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Index:
@@ -54,8 +56,8 @@ class Index:
 
     @property
     def is_everything(self) -> bool:
-        """Whether every token of every row is in the set."""
-        return all(count == self.tokens for count in self.counts)
+        """Whether every token of every row is in the set, in order."""
+        return self.ascending and all(count == self.tokens for count in self.counts)
 
     @property
     def is_even(self) -> bool:
@@ -95,14 +97,15 @@ class Index:
             x.view(-1, x.shape[-1]).index_copy_(0, self.flat, values.to(x.dtype))
 
     def moved(self, slots: Tensor, size: int) -> Index:
-        """Name the same tokens by where they lie in another order of `size` places a row.
+        """Name the same tokens, in the same sequence, by where they lie in another order.
 
         Args:
             slots: (tokens,) the place of each token.
             size: Places in a row; some may belong to no token.
         """
         row = self.flat.div(self.tokens, rounding_mode="floor")
-        return Index(row * size + slots[self.positions], self.counts, size)
+        flat = row * size + slots[self.positions]
+        return Index(flat, self.counts, size, ascending=False)
 
     def after_prefix(self, prefix: int) -> Index:
         """Move a set over patch tokens behind `prefix` tokens that are always selected."""
