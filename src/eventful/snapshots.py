@@ -25,6 +25,7 @@ _KEYS = {
     "policies",
     "histories",
     "grids",
+    "state_dtype",
     "pending",
     "outside",
     "counts",

@@ -54,7 +54,7 @@ class Stream:
             tokens through (`TopR`, `TopFraction`, `KeepAll`). Each such number compiles once;
             `prepare` does it ahead of time.
         state_dtype: What references and buffers are kept in: torch.float32, bfloat16 or float16;
-            by default as the model computes them. Attention outputs and log-sum-exps are kept in
+            by default as the model computes them. What incremental attention sums up is kept in
             float32 at least.
 
     Raises:
@@ -247,6 +247,7 @@ class Stream:
             "histories": [list(history) for history in self._histories],
             "pending": list(self._pending) if self._pending else None,
             "grids": {name: _binding(block).grid for name, block in self._blocks.items()},
+            "state_dtype": str(self._frame.state_dtype),
             "outside": self._outside,
             "counts": [getattr(self.stats, name) for name in _COUNTS],
         }
@@ -268,6 +269,11 @@ class Stream:
         """
         content = snapshots.read(source)
         snapshots.check(content["model"], snapshots.describe(self._module, self._blocks))
+        if content["state_dtype"] != str(self._frame.state_dtype):
+            raise ValueError(
+                f"the snapshot is of a stream with state_dtype={content['state_dtype']}, this one "
+                f"has {self._frame.state_dtype}; load it into a stream with the same"
+            )
         shape, dtype = content["frame"]
         size = tuple(shape), getattr(torch, dtype.removeprefix("torch.")), self._device
         if self._size is not None and self._size != size:

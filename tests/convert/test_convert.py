@@ -289,3 +289,11 @@ def test_restore_keeps_weights_changed_meanwhile():
     eventful.restore(model)
     assert model.blocks[1].mlp.fc1.weight.eq(0.25).all()
     assert model.blocks[2].norm1 is norm
+
+
+@pytest.mark.parametrize("part", ["drop_path1", "drop_path2"])
+def test_hooks_on_drop_path_are_refused_because_it_is_left_out(part):
+    model = build("layer_scale")
+    model.blocks[1].get_submodule(part).register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=rf"blocks.1.{part}: it has forward hooks"):
+        eventful.convert(model, eventful.TopR(1))

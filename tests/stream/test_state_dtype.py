@@ -246,3 +246,14 @@ def test_flushes_keep_it(attention):
         stream.reset(rows)
         stream(frame)
         assert {key: tensor.dtype for key, tensor in tensors(stream).items()} == expected
+
+
+def test_a_snapshot_of_another_dtype_is_refused():
+    wide = stream_of("plain", eventful.TopR(3), None)
+    narrow = stream_of("plain", eventful.TopR(3), torch.bfloat16)
+    for frame in clip(2):
+        wide(frame), narrow(frame)
+    before = narrow.snapshot()
+    with pytest.raises(ValueError, match=r"state_dtype=None, this one has torch.bfloat16"):
+        narrow.load_snapshot(wide.snapshot())
+    assert same(narrow.snapshot(), before)

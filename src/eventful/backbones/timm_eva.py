@@ -37,17 +37,18 @@ class TimmEvaBlock(parts.TimmPreNormBlock):
             "drop_path2": parts.DROP_PATH,
         }
         account(original, name, children, frozenset({"gamma_1", "gamma_2"}))
+        parts.account_drop_path(original, name)
         parts.account_branches(original, name)
 
     def to_out(self, c: Tensor) -> Tensor:
         """Project the attention output, with LayerScale."""
         c = self.attn.proj_drop(self.attn.proj(c))
-        return self.drop_path1(c if self.gamma_1 is None else self.gamma_1 * c)
+        return parts.drop_path(self.drop_path1, c if self.gamma_1 is None else self.gamma_1 * c)
 
     def to_mlp(self, c: Tensor) -> Tensor:
         """Apply the MLP, with LayerScale."""
         c = self.mlp(c)
-        return self.drop_path2(c if self.gamma_2 is None else self.gamma_2 * c)
+        return parts.drop_path(self.drop_path2, c if self.gamma_2 is None else self.gamma_2 * c)
 
     def forward(
         self,

@@ -126,6 +126,21 @@ def account_branches(block: nn.Module, name: str) -> None:
     account_mlp(block.get_submodule("mlp"), f"{name}.mlp")
 
 
+def account_drop_path(block: nn.Module, name: str) -> None:
+    """Accept DropPath, which `drop_path` leaves out and whose hooks would therefore be lost."""
+    for part in ("drop_path1", "drop_path2"):
+        module = block.get_submodule(part)
+        account(module, f"{name}.{part}", {}, called=type(module) is not DropPath)
+
+
+def drop_path(module: nn.Module, c: Tensor) -> Tensor:
+    """Call what stands in the place of DropPath, but not DropPath, which does nothing in eval mode.
+
+    The compiler would make a function of its own for each block's rate.
+    """
+    return c if type(module) is DropPath else module(c)
+
+
 def account_norm(module: nn.Module, name: str) -> None:
     """Accept a norm over the last axis, with its own weight and bias."""
     account(module, name, {}, frozenset({"weight", "bias"}))

@@ -46,6 +46,7 @@ class TimmSamBlock(EventfulBlock):
             "drop_path2": parts.DROP_PATH,
         }
         account(original, name, children)
+        parts.account_drop_path(original, name)
         for norm in ("norm1", "norm2"):
             parts.account_norm(getattr(original, norm), f"{name}.{norm}")
         children = dict.fromkeys(("qkv", "proj"), (nn.Linear,))
@@ -112,11 +113,11 @@ class TimmSamBlock(EventfulBlock):
 
     def to_out(self, c: Tensor) -> Tensor:
         """Project the attention output, with LayerScale."""
-        return self.drop_path1(self.ls1(self.attn.proj_drop(self.attn.proj(c))))
+        return parts.drop_path(self.drop_path1, self.ls1(self.attn.proj_drop(self.attn.proj(c))))
 
     def to_mlp(self, c: Tensor) -> Tensor:
         """Apply the MLP, with LayerScale."""
-        return self.drop_path2(self.ls2(self.mlp(c)))
+        return parts.drop_path(self.drop_path2, self.ls2(self.mlp(c)))
 
     def linears(self) -> dict[Stage, list[TokenOperations]]:
         """List the linear layers that each gate guards."""

@@ -37,15 +37,16 @@ class TimmBlock(parts.TimmPreNormBlock):
             "drop_path2": parts.DROP_PATH,
         }
         account(original, name, children)
+        parts.account_drop_path(original, name)
         parts.account_branches(original, name)
 
     def to_out(self, c: Tensor) -> Tensor:
         """Project the attention output, with LayerScale."""
-        return self.drop_path1(self.ls1(self.attn.proj_drop(self.attn.proj(c))))
+        return parts.drop_path(self.drop_path1, self.ls1(self.attn.proj_drop(self.attn.proj(c))))
 
     def to_mlp(self, c: Tensor) -> Tensor:
         """Apply the MLP, with LayerScale."""
-        return self.drop_path2(self.ls2(self.mlp(c)))
+        return parts.drop_path(self.drop_path2, self.ls2(self.mlp(c)))
 
     def forward(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False

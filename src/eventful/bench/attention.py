@@ -12,6 +12,7 @@ from eventful.bench.case import Report, Row, Setup, Spread, fastest, race, speed
 from eventful.bench.equality import TOLERANCE, relative, require
 from eventful.bench.sequences import HEADS, Sequence, Source
 from eventful.bench.updaters import SCALE, Compiled, Form, Fused, Naive, Updater
+from eventful.compiled import must_bound
 
 _CHECKED = 3  # steps on which every contender is tested before it is timed
 
@@ -85,7 +86,7 @@ def _line_up(sequence: Sequence, setup: Setup) -> dict[str, Updater]:
         "incremental": Form(Incremental(HEADS, SCALE), sequence),
     }
     if setup.compile:
-        form = Incremental(HEADS, SCALE, fixed=True)
+        form = Incremental(HEADS, SCALE, fixed=must_bound(sequence.qkv.device))
         racers["incremental compiled"] = Compiled(form, sequence)
     return racers
 

@@ -117,9 +117,9 @@ class Form(Updater):
 
 
 class Compiled(Form):
-    """The update as a compiled stream runs it: fixed work, and one flag read back.
+    """The update as a compiled stream runs it, one flag read back included.
 
-    Where the flag says that more rows were due than there is room for, attention is computed in
+    Where the flag says that more rows were due than there was room for, attention is computed in
     full, as a stream does.
     """
 
@@ -136,8 +136,8 @@ class Compiled(Form):
         return output
 
     def figures(self) -> dict[str, float]:
-        """Steps that were computed in full; fixed work hides what the guard sends back."""
-        return {"fallbacks": self.fallbacks}
+        """Rows sent back, those that make up a fixed number among them, and steps in full."""
+        return super().figures() | {"fallbacks": self.fallbacks}
 
     def begin(self) -> None:
         """Count from here."""

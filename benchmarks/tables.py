@@ -1,0 +1,178 @@
+"""Write the tables of README.md and docs/speed.md from benchmarks/results/bench.
+
+    python benchmarks/tables.py [--check]
+
+replaces what stands between `<!-- table: NAME -->` and `<!-- end -->` in both files by a table made
+from the results of `eventful bench`; with --check it changes nothing and fails where they differ.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "bench"
+FILES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
+
+
+def cases(suite: str) -> dict[str, Any]:
+    """The cases of a suite that were measured, by name."""
+    found = json.loads((RESULTS / f"{suite}.json").read_text())["cases"]
+    return {name: case for name, case in found.items() if case["status"] == "ok"}
+
+
+def row_of(case: dict[str, Any], contender: str) -> dict[str, Any] | None:
+    """The row of a contender."""
+    return next((row for row in case["rows"] if row["contender"] == contender), None)
+
+
+def against_best(row: dict[str, Any] | None) -> str:
+    """A speed-up over the fastest dense form."""
+    return "-" if row is None else f"{row['speedup'][row['against']]:.2f}x"
+
+
+def error(row: dict[str, Any] | None) -> str:
+    """A relative error."""
+    return "-" if row is None or row["attention_error"] is None else f"{row['attention_error']:.0e}"
+
+
+def attention() -> list[list[str]]:
+    """Attention alone."""
+    lines = [
+        [
+            "attention",
+            "operations",
+            "eager",
+            "compiled",
+            "linears only",
+            "`cached`",
+            "rows sent back, mean (max)",
+            "error",
+        ]
+    ]
+    for name, case in cases("attention").items():
+        eager, fast = row_of(case, "incremental"), row_of(case, "incremental compiled")
+        assert eager is not None
+        sent = eager["figures"]
+        mean, largest = sent.get("guard_rows_mean", 0), sent.get("guard_rows_max", 0)
+        lines.append(
+            [
+                name.removeprefix("attention/"),
+                f"{eager['operation_ratio']:.2f}x",
+                against_best(eager),
+                against_best(fast),
+                against_best(row_of(case, "linears only")),
+                against_best(row_of(case, "cached")),
+                f"{mean:.0f} ({largest:.0f})",
+                error(eager),
+            ]
+        )
+    return lines
+
+
+def backbone() -> list[list[str]]:
+    """Whole backbones."""
+    lines = [
+        [
+            "backbone",
+            "operations",
+            "eager",
+            "compiled",
+            "linears only",
+            "fastest dense",
+            "outside products",
+            "attention error",
+        ]
+    ]
+    for name, case in cases("backbone").items():
+        fast = row_of(case, "eventful compiled")
+        assert fast is not None
+        share = case["figures"].get("share_outside")
+        lines.append(
+            [
+                name.removeprefix("backbone/"),
+                f"{fast['operation_ratio']:.2f}x",
+                against_best(row_of(case, "eventful eager")),
+                against_best(fast),
+                against_best(row_of(case, "linears only compiled")),
+                case["fastest_dense"],
+                "-" if share is None else f"{100 * share:.0f} %",
+                error(fast),
+            ]
+        )
+    return lines
+
+
+def others(suite: str) -> list[list[str]]:
+    """First frames, or several streams: every contender against the fastest dense one."""
+    lines = [["case", "contender", "time, dense / this", "attention error"]]
+    for name, case in cases(suite).items():
+        for row in case["rows"]:
+            contender = row["contender"]
+            if not contender.startswith("dense"):
+                lines.append([name.partition("/")[2], contender, against_best(row), error(row)])
+    return lines
+
+
+def memory() -> list[list[str]]:
+    """Peak memory of a process, and state."""
+    lines = [["case", "contender", "peak", "state", "state values a block, in N D"]]
+    for name, case in cases("memory").items():
+        for row in case["rows"]:
+            figures = row["figures"]
+            state, values = figures.get("state_bytes"), figures.get("state_values_per_block")
+            lines.append(
+                [
+                    name.partition("/")[2],
+                    row["contender"],
+                    f"{figures['peak_bytes'] / 1e9:.2f} GB",
+                    "-" if not state else f"{state / 1e9:.2f} GB",
+                    "-" if not values else f"{values:.2f}",
+                ]
+            )
+    return lines
+
+
+TABLES = {
+    "attention": attention,
+    "backbone": backbone,
+    "first-frame": lambda: others("first-frame"),
+    "streams": lambda: others("streams"),
+    "memory": memory,
+}
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A table; the first line is its head."""
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
+
+
+def filled(text: str) -> str:
+    """A file with its tables made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{markdown(TABLES[match[2]]())}\n<!-- end -->"
+
+    pattern = r"(<!-- table: ([a-z-]+) -->)\n.*?<!-- end -->"
+    return re.sub(pattern, table, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Fill the tables in, or check them."""
+    for path in FILES:
+        text = path.read_text()
+        new = filled(text)
+        if "--check" in sys.argv:
+            if new != text:
+                sys.exit(f"{path.name} differs from the results; run benchmarks/tables.py")
+        else:
+            path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
