@@ -45,7 +45,9 @@ class EachUpdate(Incremental):
 
 GUARDS = {
     "none": lambda heads, scale, fixed=False: Incremental(heads, scale, guard=1e-30, max_age=None),
-    "each update": lambda heads, scale, fixed=False: EachUpdate(heads, scale, guard=0.05, max_age=None),
+    "each update": lambda heads, scale, fixed=False: EachUpdate(
+        heads, scale, guard=0.05, max_age=None
+    ),
     "peak": lambda heads, scale, fixed=False: Incremental(heads, scale, guard=0.05, max_age=None),
 }
 
