@@ -124,12 +124,13 @@ def memory() -> list[list[str]]:
     for name, case in cases("memory").items():
         for row in case["rows"]:
             figures = row["figures"]
-            state, values = figures.get("state_bytes"), figures.get("state_values_per_block")
+            peak, state = figures["peak_bytes"], figures.get("state_bytes")
+            values = figures.get("state_values_per_block")
             lines.append(
                 [
                     name.partition("/")[2],
                     row["contender"],
-                    f"{figures['peak_bytes'] / 1e9:.2f} GB",
+                    f"{peak / 1e9:.2f} GB" if peak else "out of memory",
                     "-" if not state else f"{state / 1e9:.2f} GB",
                     "-" if not values else f"{values:.2f}",
                 ]

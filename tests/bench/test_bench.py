@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 
 from eventful.attention import incremental
 from eventful.bench import Results, Setup, memory, probe
+from eventful.bench.registry import cases as cases_of
 from eventful.cli.app import app
 
 TIMED = ("attention", "block", "backbone", "first-frame", "streams")
@@ -221,3 +224,14 @@ def test_compiled_contenders(suite, tmp_path):
     for case in json.loads(result.stdout)["suites"][suite]["cases"].values():
         if case["status"] == "ok":
             assert any("compiled" in row["contender"] for row in case["rows"])
+
+
+def test_the_papers_form_may_run_out_of_memory(monkeypatch):
+    """That is a result without a peak; any other contender's end is an error."""
+    killed = subprocess.CompletedProcess([], -signal.SIGKILL, "", "")
+    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: killed)
+    case, setup = cases_of("memory", quick=True)[0], Setup(torch.device("cpu"))
+    cached, other = memory.TENANTS["cached"], memory.TENANTS["incremental"]
+    assert memory._in_own_process(case, cached, setup)["figures"] == {"peak_bytes": None}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        memory._in_own_process(case, other, setup)

@@ -72,7 +72,8 @@ def _draw_memory(axes: Any, cases: dict[str, Any]) -> None:
     contenders = [row["contender"] for row in next(iter(cases.values()))["rows"]]
     height = 0.8 / len(contenders)
     for i, contender in enumerate(contenders):
-        peaks = [case["rows"][i]["figures"]["peak_bytes"] / 2**30 for case in cases.values()]
+        found = [case["rows"][i]["figures"]["peak_bytes"] for case in cases.values()]
+        peaks = [(peak or 0) / 2**30 for peak in found]  # no bar where memory ran out
         places = [place + i * height for place in range(len(cases))]
         axes.barh(places, peaks, height, label=contender)
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(cases))], list(cases))

@@ -142,7 +142,7 @@ def _memory(name: str, case: dict[str, Any]) -> Table:
         state, values = figures.get("state_bytes"), figures.get("state_values_per_block")
         result.add_row(
             row["contender"],
-            f"{figures['peak_bytes'] / 1e6:.0f}",
+            f"{figures['peak_bytes'] / 1e6:.0f}" if figures["peak_bytes"] else "out of memory",
             "-" if state is None else f"{state / 1e6:.1f}",
             "-" if values is None else f"{values:.2f}",
             _small(row["attention_error"]),
