@@ -58,13 +58,8 @@ _ELEMENTWISE: Types = tuple(
 )
 
 
-class TimmPreNormBlock(EventfulBlock):
-    """The attention side of a timm block with the submodules `norm1`, `attn`, `norm2` and `mlp`.
-
-    An inner attention norm and an attention gate (sigmoid(W c), computed with q, k, v behind the
-    QKV gate and buffered beside them) stand before the projection gate, which sits directly before
-    the output projection, so that a change of any of them reaches it.
-    """
+class TimmParts(EventfulBlock):
+    """What all timm blocks with the submodules `norm1`, `attn`, `norm2` and `mlp` share."""
 
     attn: Any
     norm1: nn.Module
@@ -86,10 +81,6 @@ class TimmPreNormBlock(EventfulBlock):
         """d, the size of one head."""
         return self.attn.head_dim
 
-    def extra_width(self, grid: Grid | None) -> int:
-        """Columns of the attention gate behind q, k, v."""
-        return 0 if self.attn.gate is None else self.heads * self.head_dim
-
     def norm_1(self, x: Tensor) -> Tensor:
         """Normalise the input of the attention branch."""
         return self.norm1(x)
@@ -97,6 +88,19 @@ class TimmPreNormBlock(EventfulBlock):
     def norm_2(self, x: Tensor) -> Tensor:
         """Normalise the input of the MLP branch."""
         return self.norm2(x)
+
+
+class TimmPreNormBlock(TimmParts):
+    """The attention side of the blocks whose attention is `Attention` or `EvaAttention`.
+
+    An inner attention norm and an attention gate (sigmoid(W c), computed with q, k, v behind the
+    QKV gate and buffered beside them) stand before the projection gate, which sits directly before
+    the output projection, so that a change of any of them reaches it.
+    """
+
+    def extra_width(self, grid: Grid | None) -> int:
+        """Columns of the attention gate behind q, k, v."""
+        return 0 if self.attn.gate is None else self.heads * self.head_dim
 
     def to_qkv(
         self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None

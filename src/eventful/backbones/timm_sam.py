@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
 import torch
 from timm.models.vision_transformer_sam import Attention, get_rel_pos
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from eventful.backbones import timm_parts as parts
 from eventful.backbones.account import Types, account
-from eventful.blocks import EventfulBlock, TokenOperations
+from eventful.blocks import TokenOperations
 from eventful.state import Grid, Stage
 
 
 @final
-class TimmSamBlock(EventfulBlock):
+class TimmSamBlock(parts.TimmParts):
     """Gates a SAM `Block`: windows with padding, decomposed relative positions, LayerScale.
 
     Tokens come as a grid (batch, height, width, dim). The two tables of relative positions of a
@@ -23,10 +23,6 @@ class TimmSamBlock(EventfulBlock):
     as in the original, so its q, k, v are the projection's bias.
     """
 
-    attn: Any
-    norm1: nn.Module
-    norm2: nn.Module
-    mlp: nn.Module
     ls1: nn.Module
     ls2: nn.Module
     drop_path1: nn.Module
@@ -57,21 +53,6 @@ class TimmSamBlock(EventfulBlock):
         parts.account_mlp(original.get_submodule("mlp"), f"{name}.mlp")
 
     @property
-    def heads(self) -> int:
-        """H, the number of heads."""
-        return self.attn.num_heads
-
-    @property
-    def head_dim(self) -> int:
-        """d, the size of one head."""
-        return self.attn.head_dim
-
-    @property
-    def scale(self) -> float:
-        """Factor on the scores."""
-        return self.attn.scale
-
-    @property
     def window_size(self) -> int:
         """Side of the windows that attention stays within; 0 in global blocks."""
         return self.original.window_size  # type: ignore[return-value]
@@ -81,14 +62,6 @@ class TimmSamBlock(EventfulBlock):
         if not self.attn.use_rel_pos:
             return None
         return (self.window_size, self.window_size) if self.window_size else grid
-
-    def norm_1(self, x: Tensor) -> Tensor:
-        """Normalise the input of the attention branch."""
-        return self.norm1(x)
-
-    def norm_2(self, x: Tensor) -> Tensor:
-        """Normalise the input of the MLP branch."""
-        return self.norm2(x)
 
     def to_qkv(
         self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
