@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 
 import eventful
+from eventful.models.vitdet import ViTDetBackbone
 
 SIZE = (12, 20)  # a 3 x 5 grid of 4 x 4 patches
 _COMMON = {
@@ -44,6 +45,12 @@ def _sam_resampled():
     attn.rel_pos_h = torch.nn.Parameter(torch.zeros(13, attn.head_dim))
     attn.rel_pos_w = torch.nn.Parameter(torch.zeros(13, attn.head_dim))
     return model
+
+
+def _vitdet(img_size=SIZE, **options):
+    """The windows of `_sam`; absolute positions are resized from 2 x 2."""
+    options |= {key: _COMMON[key] for key in ("patch_size", "embed_dim", "depth", "num_heads")}
+    return ViTDetBackbone(img_size, window_size=2, global_blocks=(1,), position_grid=2, **options)
 
 
 def _gated():
@@ -86,6 +93,8 @@ FAMILIES = {
     "sam_resampled": _sam_resampled,
     "sam_no_positions": lambda: _sam(use_abs_pos=False),
     "grouped": lambda: _eva(**_ROTARY, attn_type="rope", num_kv_heads=1, qkv_fused=False),
+    "vitdet": _vitdet,
+    "vitdet_paper_positions": lambda: _vitdet((28, 16), rel_positions="paper"),
 }
 ROTARY = ("eva02", "dinov3", "rope_mixed", "gated", "grouped")
 

@@ -16,6 +16,7 @@ ADAPTERS = {
     "timm.models.vision_transformer.Block": "eventful.backbones.timm_vit:TimmBlock",
     "timm.models.vision_transformer_sam.Block": "eventful.backbones.timm_sam:TimmSamBlock",
     "timm.models.eva.EvaBlock": "eventful.backbones.timm_eva:TimmEvaBlock",
+    "eventful.models.vitdet.backbone.Block": "eventful.backbones.vitdet:VitDetBlock",
 }
 
 
