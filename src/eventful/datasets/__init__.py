@@ -1,0 +1,34 @@
+"""Video data sets in the layouts that they are distributed in, one video at a time.
+
+A data set is a sequence of videos. A stateful model is reset before each of them. What is broken
+in the files is skipped and listed in `problems`, or raised with `strict=True`. Needs the extra
+`datasets`.
+"""
+
+try:
+    from PIL import Image as _Image  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "eventful.datasets needs Pillow; pip install 'eventful-transformers[datasets]'"
+    ) from error
+
+from eventful.datasets.cdnet import CDnet, Motion
+from eventful.datasets.davis import Davis
+from eventful.datasets.frames import Sample, Video, Videos
+from eventful.datasets.imagenet_vid import ImageNetVID
+from eventful.datasets.problems import Problem, Problems
+from eventful.datasets.voc import VID_CLASSES, Boxes
+
+__all__ = [
+    "VID_CLASSES",
+    "Boxes",
+    "CDnet",
+    "Davis",
+    "ImageNetVID",
+    "Motion",
+    "Problem",
+    "Problems",
+    "Sample",
+    "Video",
+    "Videos",
+]
