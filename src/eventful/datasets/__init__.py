@@ -13,22 +13,34 @@ except ImportError as error:
     ) from error
 
 from eventful.datasets.cdnet import CDnet, Motion
+from eventful.datasets.clips import Action, Clip, View
 from eventful.datasets.davis import Davis
+from eventful.datasets.epic import EPIC_VIEWS, EpicKitchens
 from eventful.datasets.frames import Sample, Video, Videos
 from eventful.datasets.imagenet_vid import ImageNetVID
+from eventful.datasets.kinetics import KINETICS_VIEWS, Kinetics
 from eventful.datasets.problems import Problem, Problems
+from eventful.datasets.views import Views
 from eventful.datasets.voc import VID_CLASSES, Boxes
 
 __all__ = [
+    "EPIC_VIEWS",
+    "KINETICS_VIEWS",
     "VID_CLASSES",
+    "Action",
     "Boxes",
     "CDnet",
+    "Clip",
     "Davis",
+    "EpicKitchens",
     "ImageNetVID",
+    "Kinetics",
     "Motion",
     "Problem",
     "Problems",
     "Sample",
     "Video",
     "Videos",
+    "View",
+    "Views",
 ]
