@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -378,6 +380,20 @@ def test_without_a_stream_the_model_is_dense():
     eventful.restore(model)
     assert [type(block).__name__ for block in model.blocks] == ["Block"] * 2
     assert torch.equal(dense(model, frame), expected)
+
+
+def test_torch_is_all_that_it_needs():
+    """In a process of its own, where no optional library can be imported."""
+    script = """
+import sys
+sys.modules.update(dict.fromkeys(("timm", "torchvision", "torchmetrics", "av", "PIL")))
+import eventful, torch
+from eventful.models.vitdet import ViTDetBackbone
+model = ViTDetBackbone(32, embed_dim=24, depth=2, num_heads=3, global_blocks=(1,))
+stream = eventful.Stream(eventful.convert(model, eventful.TopR(1)))
+assert stream(torch.zeros(1, 3, 32, 32)).shape == (1, 2, 2, 24)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_global_blocks_may_be_converted_alone():
