@@ -137,6 +137,25 @@ def test_pooling_reads_a_ramp_at_the_centres_of_the_bins(size):
         close(region[0], expected + 10_000 * level + 100_000 * image)
 
 
+def bilinear(x, row, column):
+    """Between the centres of cells, row by row and column by column."""
+    top, left = int(row), int(column)
+    down, right = row - top, column - left
+    upper = (1 - right) * x[top, left] + right * x[top, left + 1]
+    lower = (1 - right) * x[top + 1, left] + right * x[top + 1, left + 1]
+    return (1 - down) * upper + down * lower
+
+
+def test_pooling_takes_as_many_samples_as_a_bin_has_cells():
+    torch.manual_seed(1)
+    x = torch.randn(11, 13, dtype=torch.float64)
+    features = {f"p{level}": x[None, None] for level in (2, 3, 4, 5)}
+    pooled = pool(features, [box(5, 6, 43, 34)[None]], 3)  # 7 rows and 9.5 columns of p2
+    rows, columns = bins(6 / 4 - 0.5, 34 / 4 - 0.5, 3 * 3), bins(5 / 4 - 0.5, 43 / 4 - 0.5, 3 * 4)
+    samples = torch.stack([bilinear(x, row, column) for row in rows for column in columns])
+    close(pooled[0, 0], samples.view(3, 3, 3, 4).mean(dim=(1, 3)))
+
+
 def test_pooling_of_nothing_and_of_nonsense():
     nothing = [torch.zeros(0, 4, dtype=torch.float64)] * 2
     assert pool(ramps(), nothing, 7).shape == (0, 1, 7, 7)
