@@ -28,7 +28,7 @@ from eventful.ops.recompute import take
 from eventful.provenance import commit, machine
 
 DIM, SCALE, ROUNDS = 64, 0.125, 9
-SHARES = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+SHARES = (0.03, 0.06, 0.12, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
 def race(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
