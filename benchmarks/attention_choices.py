@@ -90,7 +90,7 @@ class Correcting(Incremental):
     """Never computes all rows instead."""
 
     @staticmethod
-    def full_is_cheaper(active: int, tokens: int) -> bool:
+    def full_is_cheaper(active: int, tokens: int, changed: float | None = None) -> bool:
         """Never."""
         return False
 

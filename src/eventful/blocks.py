@@ -11,7 +11,18 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from eventful.attention import FORMS, Attention, AttentionName, Bias, Windowed, Windows
+from eventful import sampling
+from eventful.attention import (
+    FORMS,
+    Attention,
+    AttentionName,
+    Bias,
+    Keys,
+    Mapped,
+    Pooling,
+    Windowed,
+    Windows,
+)
 from eventful.buffers import TokenBuffer
 from eventful.gates import GateKind, TokenGate
 from eventful.ops import Index, RelativePositions
@@ -34,6 +45,10 @@ class Options:
         gate_before_norm: Gate the input of the block's two layer norms instead of their output.
         prefix: "always" updates prefix tokens on every frame beside the policy's choice; "gated"
             lets them compete with the others.
+        pooling: Side of the cells that keys and values are averaged over, where attention spans a
+            frame whose token grid is known; 1 leaves them as they are.
+        sampling: Tokens, prefix included, that the block hands on at most; None hands on all.
+        half_precision: Round both factors of attention-value products to float16.
 
     Raises:
         ValueError: An option is none of these.
@@ -44,6 +59,9 @@ class Options:
     gate: GateKind = "token"
     gate_before_norm: bool = False
     prefix: Prefix = "always"
+    pooling: int = 1
+    sampling: int | None = None
+    half_precision: bool = False
 
     def __post_init__(self) -> None:
         choices = {
@@ -52,10 +70,20 @@ class Options:
             "gate": ("token", "stgt"),
             "gate_before_norm": (False, True),
             "prefix": ("always", "gated"),
+            "half_precision": (False, True),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("pooling", "sampling"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.half_precision and not issubclass(FORMS[self.attention], Mapped):
+            raise ValueError(
+                f"half_precision=True rounds the weights A that attention='cached' and 'query_key' "
+                f"compute; attention={self.attention!r} holds none"
+            )
 
 
 class TokenOperations(NamedTuple):
@@ -83,6 +111,7 @@ class EventfulBlock(nn.Module, ABC):
     """
 
     binding: Binding | None = None
+    has_grid = False  # whether `run` is told the token grid
 
     def __init__(
         self,
@@ -93,6 +122,12 @@ class EventfulBlock(nn.Module, ABC):
         policies: dict[Stage, Policy],
     ) -> None:
         self.account(original, name)
+        if options.sampling is not None and (self.has_grid or prefix_tokens < 1):
+            raise ValueError(
+                f"cannot convert {name} with sampling=...: tokens are chosen by the class token's "
+                f"attention, and what is left has no grid; this model has "
+                f"{'a grid' if self.has_grid else 'no class token'}"
+            )
         super().__init__()
         vars(self).update(vars(original))  # the same parameters, submodules and hooks
         self._original = (original,)  # in a tuple: not a submodule, not in the state dict
@@ -135,22 +170,59 @@ class EventfulBlock(nn.Module, ABC):
         """Side of the windows that attention stays within; 0 where it spans the frame."""
         return 0
 
+    @property
+    def extra_width(self) -> int:
+        """Columns that `to_qkv` returns behind q, k, v, for `mix`."""
+        return 0
+
     def bias_grid(self, grid: Grid | None) -> Grid | None:
-        """Height and width of the key grid that relative positions refer to, if there are any."""
+        """Height and width of the grid of lines that `relative_tables` is for; None without any."""
         return None
 
-    def extra_width(self, grid: Grid | None) -> int:
-        """Columns that `to_qkv` returns behind q, k, v: first tables of relative positions."""
-        lines = self.bias_grid(grid)
-        return 0 if lines is None else self.heads * sum(lines)
+    def relative_tables(self, q: Tensor, positions: Tensor, grid: Grid) -> Tensor:
+        """Compute the relative positions of queries on the lines and columns of their keys.
+
+        Args:
+            q: (total, heads, head_dim).
+            positions: (total,) of the queries in the grid, line by line.
+            grid: Height and width of the token grid.
+
+        Returns:
+            (total, heads, height + width) of `bias_grid`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no relative positions")
+
+    def pooling(self, grid: Grid | None) -> Pooling | None:
+        """The cells over which the block averages keys and values, if it does."""
+        if self.options.pooling == 1 or self.window_size or grid is None:
+            return None
+        return Pooling(grid, self.options.pooling)
+
+    def key_grid(self, grid: Grid | None) -> Grid | None:
+        """Height and width of the grid of keys that relative positions refer to."""
+        lines, pooling = self.bias_grid(grid), self.pooling(grid)
+        return pooling.cells if lines and pooling else lines
+
+    def table_width(self, grid: Grid | None) -> int:
+        """Columns of the tables of relative positions, all heads', in the QKV buffer.
+
+        Incremental attention buffers them. The other forms compute them for all queries on every
+        frame, as the paper counts them.
+        """
+        lines = self.key_grid(grid)
+        buffered = lines and self.options.attention == "incremental"
+        return self.heads * sum(lines) if lines and buffered else 0
 
     def attention_form(self, fixed: bool = False) -> Attention:
         """The attention form that the options name."""
-        name = self.options.attention
+        name, half = self.options.attention, self.options.half_precision
         if self.window_size:
             size, keep = self.window_size**2, name == "incremental"
-            return Windowed(self.heads, self.scale, fixed, size=size, keep=keep)
-        return FORMS[name](self.heads, self.scale, fixed)
+            return Windowed(self.heads, self.scale, fixed, size=size, keep=keep, half=half)
+        form = FORMS[name]
+        if issubclass(form, Mapped):
+            return form(self.heads, self.scale, fixed, half)
+        return form(self.heads, self.scale, fixed)
 
     @property
     def token_gate(self) -> TokenGate:
@@ -168,8 +240,7 @@ class EventfulBlock(nn.Module, ABC):
     ) -> Tensor:
         """Project tokens (total, dim) to q, k, v (total, 3 * heads * head_dim), positions applied.
 
-        Columns behind these (`extra_width`) are buffered too: the tables of relative positions,
-        (heads, height + width) flattened, and whatever `mix` is to find at the end.
+        Columns behind these (`extra_width`) are buffered too, for `mix`.
         """
 
     @abstractmethod
@@ -241,7 +312,11 @@ class EventfulBlock(nn.Module, ABC):
         """Do what `run` says: the equations of this class."""
 
         def to_qkv(c: Tensor, positions: Tensor) -> Tensor:
-            return self.to_qkv(c, positions, rope, grid)
+            qkv = self.to_qkv(c, positions, rope, grid)
+            if not self.table_width(grid):
+                return qkv
+            assert grid is not None
+            return torch.cat([qkv, self._tables(qkv, positions, grid).flatten(1)], dim=1)
 
         buffer = self._gated("qkv", x, self.norm_1, to_qkv)
         if self.window_size and buffer.slots is None:
@@ -251,11 +326,17 @@ class EventfulBlock(nn.Module, ABC):
             padding = to_qkv(nothing, torch.zeros(1, dtype=torch.int64, device=x.device))
             buffer.reorder(windows.slots(x.device), windows.places, padding[0])
         qkv = buffer.tokens.to(x.dtype)
-        c = self.mix(self._attend(buffer, qkv, grid), qkv)
+        c = self.mix(self._attend(buffer, qkv, grid), qkv[..., : self._width + self.extra_width])
+        x, c = self._sample(x, c, qkv, rope)
         buffer = self._gated("proj", c, None, lambda c, _: self.to_out(c))
         x = x + buffer.tokens.to(x.dtype)
         buffer = self._gated("mlp", x, self.norm_2, lambda c, _: self.to_mlp(c))
         return x + buffer.tokens.to(x.dtype)
+
+    @property
+    def _width(self) -> int:
+        """Columns of q, k and v."""
+        return 3 * self.heads * self.head_dim
 
     def _gated(
         self,
@@ -293,28 +374,88 @@ class EventfulBlock(nn.Module, ABC):
         """Bring attention up to date over q, k, v, the first columns of the buffer."""
         assert self.binding is not None
         state, frame = self.binding.state, self.binding.frame
-        width = 3 * self.heads * self.head_dim
         form = self.attention_form(frame.bounded)
-        bias = self._bias(qkv[..., width:], grid)
+        bias = self._bias(qkv, grid)
+        pooled = self._pool(buffer, qkv, grid)
         if state.attention is None or frame.anew:
-            output, attention = form.start(qkv[..., :width], bias)
+            kv = None if pooled is None else pooled.tokens.to(qkv.dtype)
+            output, attention = form.start(qkv[..., : self._width], bias, kv)
             if state.attention is not None:
                 attention.turn = state.attention.turn
             state.attention = attention
         else:
             assert buffer.index is not None
             assert buffer.before is not None
-            old = buffer.before[..., :width].to(qkv.dtype)
-            output = form.update(state.attention, qkv[..., :width], old, buffer.index, bias)
+            old = buffer.before[..., : self._width].to(qkv.dtype)
+            keys = None if pooled is None else _keys(pooled, qkv.dtype)
+            new = qkv[..., : self._width]
+            output = form.update(state.attention, new, old, buffer.index, bias, keys)
         return output if buffer.slots is None else output.index_select(1, buffer.slots)
 
-    def _bias(self, extra: Tensor, grid: Grid | None) -> Bias:
-        """The relative positions, from their tables (batch, tokens, ...) behind q, k, v."""
-        lines = self.bias_grid(grid)
+    def _pool(self, buffer: TokenBuffer, qkv: Tensor, grid: Grid | None) -> TokenBuffer | None:
+        """Average keys and values over cells, and write those that hold an updated token."""
+        assert self.binding is not None
+        pooling, buffers = self.pooling(grid), self.binding.state.buffers
+        if pooling is None:
+            return None
+        kv = pooling.pool(qkv[..., self._width // 3 : self._width])
+        if "pooled" not in buffers:
+            buffers["pooled"] = TokenBuffer.new(kv.flatten(0, 1), len(kv), buffer.tokens.dtype)
+        else:
+            assert buffer.index is not None
+            index = pooling.index(buffer.index)
+            buffers["pooled"].replace_(index, index.gather(kv))
+        return buffers["pooled"]
+
+    def _bias(self, qkv: Tensor, grid: Grid | None) -> Bias:
+        """The relative positions of all queries, from the buffer or from the queries."""
+        lines = self.key_grid(grid)
         if lines is None:
             return None
-        table = extra[..., : self.heads * sum(lines)].unflatten(-1, (self.heads, -1))
+        assert grid is not None
+        if self.table_width(grid):
+            table = qkv[..., -self.table_width(grid) :].unflatten(-1, (self.heads, -1))
+        else:
+            batch, places, _ = qkv.shape
+            side = self.window_size
+            positions = torch.arange(places, device=qkv.device) % (side**2 or places)
+            grid = (side, side) if side else grid
+            table = self._tables(qkv.flatten(0, 1), positions.repeat(batch), grid)
+            table = table.unflatten(0, (batch, places))
         return RelativePositions(table.transpose(1, 2), lines)
+
+    def _tables(self, qkv: Tensor, positions: Tensor, grid: Grid) -> Tensor:
+        """Tables of relative positions (total, heads, lines) of queries (total, ...)."""
+        q = qkv[:, : self.heads * self.head_dim].unflatten(1, (self.heads, -1))
+        table, pooling = self.relative_tables(q, positions, grid), self.pooling(grid)
+        return table if pooling is None else pooling.pool_lines(table)
+
+    def _sample(
+        self, x: Tensor, c: Tensor, qkv: Tensor, rope: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Leave out the tokens (batch, tokens, dim) that the class token takes least from."""
+        assert self.binding is not None
+        kept, state = self.options.sampling, self.binding.state
+        if kept is None or kept >= x.shape[1]:
+            return x, c
+        if rope is not None or kept <= self.prefix_tokens:
+            raise ValueError(
+                f"{self.name} cannot hand on {kept} tokens: sampling needs more than the "
+                f"{self.prefix_tokens} prefix tokens, and a model without rotary positions"
+            )
+        score = sampling.class_scores(qkv[..., : self._width], self.heads, self.scale)
+        slots = sampling.sample(score, kept, self.prefix_tokens, state.kept)
+        flush = self.binding.frame.flush
+        if state.kept is not None and flush:
+            slots[flush] = sampling.sample(score[flush], kept, self.prefix_tokens)
+        state.kept = slots
+        return sampling.take(x, slots), sampling.take(c, slots)
+
+
+def _keys(pooled: TokenBuffer, dtype: torch.dtype) -> Keys:
+    assert pooled.index is not None
+    assert pooled.before is not None
+    return Keys(pooled.tokens.to(dtype), pooled.index, pooled.before.to(dtype))
 
 
 def first_frame(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:

@@ -53,6 +53,11 @@ def check(blocks: Iterable[EventfulBlock]) -> None:
                 f"compile=True serves attention='incremental' and 'dense'; {block.name} was "
                 f"converted with attention={block.options.attention!r}"
             )
+        if block.options.pooling != 1 or block.options.sampling is not None:
+            raise ValueError(
+                f"compile=True serves neither pooling nor sampling, whose amount of work depends "
+                f"on the frame; {block.name} was converted with {block.options}"
+            )
 
 
 class Verdict(NamedTuple):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fnmatch import filter as match_names
 from typing import TypeVar
 
 from torch import nn
@@ -28,6 +30,9 @@ def convert(
     gate: GateKind = "token",
     gate_before_norm: bool = False,
     prefix: Prefix = "always",
+    pooling: int = 1,
+    sampling: int | Mapping[str, int] | None = None,
+    half_precision: bool = False,
 ) -> M:
     """Make a model's transformer blocks eventful, in place.
 
@@ -47,6 +52,14 @@ def convert(
         gate_before_norm: Put the QKV and MLP gates before layer norm instead of behind it.
         prefix: "always" updates class and register tokens on every frame, beside the policy's
             choice; "gated" lets them compete.
+        pooling: Average keys and values over cells of so many tokens a side, in blocks that know
+            their token grid and attend across it (the paper's "spatial", with 2).
+        sampling: Tokens that a block hands on at most, the prefix included: those that the class
+            token takes most from (adaptive token sampling, top-k form; Fayyaz et al. 2022). A
+            number for all blocks, or a mapping from block names (or patterns) to numbers. What
+            runs behind the blocks gets fewer tokens then.
+        half_precision: Round both factors of attention-value products to float16, as in the paper;
+            with "cached" and "query_key".
 
     Returns:
         The model; a new module if `model` is itself a block, since that cannot be done in place.
@@ -65,7 +78,15 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    options = Options(gating, attention, gate, gate_before_norm, prefix)
+    options = Options(
+        gating,
+        attention,
+        gate,
+        gate_before_norm,
+        prefix,
+        pooling,
+        half_precision=half_precision,
+    )
     if eventful_blocks(model):
         raise ValueError(
             "this model is converted already; set stream.policy to change the policy, or call "
@@ -74,12 +95,18 @@ def convert(
     found = _blocks_to_convert(model, where)
     gates = [f"{_label(name)}.{stage}" for name in found for stage in STAGES]
     policies = for_gates(policy, gates)
+    samples = _sampling(sampling, [_label(name) for name in found])
+    if pooling != 1 and not any(adapter.has_grid for _, adapter in found.values()):
+        raise ValueError(
+            f"pooling={pooling} averages over cells of a token grid, and no block of this "
+            f"{type(model).__name__} is told its grid; leave it out"
+        )
     replacements = {
         name: adapter(
             block,
             _label(name),
             _prefix_tokens(model, name),
-            options,
+            replace(options, sampling=samples.get(_label(name))),
             {stage: policies[f"{_label(name)}.{stage}"] for stage in STAGES},
         )
         for name, (block, adapter) in found.items()
@@ -148,6 +175,19 @@ def _nothing_found(model: nn.Module, unknown: list[str]) -> str:
         return "nothing to convert: where=... refused every block"
     what = f"it holds {', '.join(unknown[:3])}" if unknown else "it holds no transformer block"
     return f"nothing to convert in this {type(model).__name__}: {what}; known blocks are {known}"
+
+
+def _sampling(sampling: int | Mapping[str, int] | None, names: list[str]) -> dict[str, int]:
+    """The number of tokens that each block hands on at most, where it is limited."""
+    wanted = sampling if isinstance(sampling, Mapping) else {"*": sampling}
+    chosen: dict[str, int] = {}
+    for pattern, kept in wanted.items():
+        matched = match_names(names, pattern)
+        if not matched:
+            raise ValueError(f"sampling: no block is called {pattern!r}; there are {names}")
+        if kept is not None:
+            chosen.update(dict.fromkeys(matched, kept))
+    return chosen
 
 
 def _prefix_tokens(model: nn.Module, name: str) -> int:

@@ -81,6 +81,8 @@ class BlockSize(NamedTuple):
         window: Tokens of a window, padding included; 0 where attention spans the frame.
         places: Tokens of a frame in whole windows, padding included; 0 without windows.
         lines: Height plus width of the key grid of relative positions; 0 where there are none.
+        cells: Keys of a frame, where keys and values are averaged over cells; 0 elsewhere.
+        sampling: Tokens that the block hands on at most; None for all.
     """
 
     dim: int
@@ -91,6 +93,8 @@ class BlockSize(NamedTuple):
     window: int = 0
     places: int = 0
     lines: int = 0
+    cells: int = 0
+    sampling: int | None = None
 
     @classmethod
     def of(cls, block: EventfulBlock, grid: Grid | None = None) -> BlockSize:
@@ -101,38 +105,58 @@ class BlockSize(NamedTuple):
             for stage in STAGES
         }
         width = block.heads * block.head_dim
-        side = block.window_size
+        side, pooling = block.window_size, block.pooling(grid)
         return cls(
             dim=layers["proj"][-1].outputs,
             heads=block.heads,
             width=width,
-            buffered=3 * width + block.extra_width(grid),
+            buffered=3 * width + block.extra_width + block.table_width(grid),
             per_token=per_token,
             window=side**2,
             places=Windows(grid, side).places if side and grid else 0,
-            lines=sum(block.bias_grid(grid) or ()),
+            lines=sum(block.key_grid(grid) or ()),
+            cells=0 if pooling is None else pooling.count,
+            sampling=block.options.sampling,
         )
+
+    def keys(self, tokens: int) -> int:
+        """Keys that a query sees in a frame of so many tokens."""
+        return self.window or self.cells or tokens
 
     def all_pairs(self, tokens: int) -> int:
         """Pairs of a query and a key in full attention over a frame of so many tokens."""
-        return self.places * self.window if self.window else tokens * tokens
+        return (self.places or tokens) * self.keys(tokens)
+
+    def kept(self, tokens: int) -> int:
+        """Tokens that go on, behind attention."""
+        return tokens if self.sampling is None else min(self.sampling, tokens)
+
+    def class_row(self, tokens: int) -> int:
+        """Operations of the class token's attention over all tokens, where it chooses some."""
+        return tokens * self.width if self.kept(tokens) < tokens else 0
 
     def bias_additions(self, pairs: int) -> int:
         """Additions of relative positions: one for each axis, to so many scores of every head."""
         return 2 * self.heads * pairs if self.lines else 0
 
 
+def original_size(block: EventfulBlock, grid: Grid | None = None) -> BlockSize:
+    """Read the sizes of the block that an eventful one stands for: all keys, all tokens."""
+    lines = sum(block.bias_grid(grid) or ())
+    return BlockSize.of(block, grid)._replace(lines=lines, cells=0, sampling=None)
+
+
 def dense_operations(size: BlockSize, tokens: int) -> Operations:
     """Count one row of a dense block: linear layers, both products, two skip connections."""
-    pairs = size.all_pairs(tokens)
+    pairs, kept = size.all_pairs(tokens), size.kept(tokens)
     queries = size.places or tokens
     return Operations(
         qkv=tokens * size.per_token["qkv"],
-        query_key=(pairs + queries * size.lines) * size.width,
+        query_key=(pairs + queries * size.lines) * size.width + size.class_row(tokens),
         attention_value=pairs * size.width,
-        projection=tokens * size.per_token["proj"],
-        mlp=tokens * size.per_token["mlp"],
-        additions=2 * tokens * size.dim + size.bias_additions(pairs),
+        projection=kept * size.per_token["proj"],
+        mlp=kept * size.per_token["mlp"],
+        additions=2 * kept * size.dim + size.bias_additions(pairs),
     )
 
 
@@ -143,10 +167,12 @@ def block_operations(
     updated: Mapping[Stage, int],
     corrected: int = 0,
     recomputed: int = 0,
+    cells: int = 0,
 ) -> Operations:
     """Count one batch row of an eventful block on a frame that is not its first.
 
-    Tables of relative positions are computed for updated queries alone.
+    Incremental attention computes tables of relative positions for updated queries, and adds them
+    where it computes scores. The other forms do both for all queries and keys.
 
     Args:
         size: The block's sizes.
@@ -155,33 +181,36 @@ def block_operations(
         updated: Tokens let through by each gate.
         corrected: Incremental attention: query rows whose keys were replaced.
         recomputed: Incremental attention: query rows computed against all their keys.
+        cells: Cells that hold an updated token, where keys are averaged over cells.
     """
-    active = updated["qkv"]
+    active, keys, kept = updated["qkv"], size.keys(tokens), size.kept(tokens)
     pairs = size.all_pairs(tokens)
-    some = pairs if active == tokens else 2 * active * tokens
-    gates = tokens * (2 * size.dim + size.width)
-    additions = 2 * tokens * size.dim
+    changed = cells if size.cells else active
+    some = pairs if active == tokens else active * keys + tokens * changed
+    gates = tokens * size.dim + kept * (size.dim + size.width)
+    additions = 2 * kept * size.dim
     match attention:
         case "incremental":
-            scored = recomputed * (size.window or tokens) + 2 * corrected * active
-            weighed = scored
+            scored = weighed = recomputed * keys + 2 * corrected * changed
             additions += 2 * corrected * size.width
         case "query_key" if not size.window:
             scored, weighed = some, pairs
         case "cached" if not size.window:
             scored = weighed = some
-            gates += tokens * size.width + size.heads * tokens * tokens
-            additions += (active + 2 * tokens) * size.width if active < tokens else 0
+            gates += keys * size.width + size.heads * tokens * keys
+            additions += (changed + 2 * tokens) * size.width if active < tokens else 0
         case _:
             scored = weighed = pairs
+    own = attention == "incremental"
+    queries, biased = (active, scored) if own else (size.places or tokens, pairs)
     return Operations(
         qkv=active * size.per_token["qkv"],
-        query_key=(scored + active * size.lines) * size.width,
+        query_key=(scored + queries * size.lines) * size.width + size.class_row(tokens),
         attention_value=weighed * size.width,
         projection=updated["proj"] * size.per_token["proj"],
         mlp=updated["mlp"] * size.per_token["mlp"],
         gates=gates,
-        additions=additions + size.bias_additions(scored),
+        additions=additions + size.bias_additions(biased),
     )
 
 
@@ -198,7 +227,11 @@ def frame_operations(block: EventfulBlock, size: BlockSize, flushed: list[int]) 
     work = state.attention
     assert work is not None
     total = Operations()
-    rows = list(zip(work.corrected, work.recomputed, strict=True))
+    pooled = state.buffers.get("pooled")
+    cells = (0,) * len(work.corrected)
+    if pooled is not None and pooled.index is not None:
+        cells = pooled.index.counts
+    rows = list(zip(work.corrected, work.recomputed, cells, strict=True))
     for row in range(len(rows)):
         tokens = state.gates["qkv"].index.tokens
         if row in flushed:
@@ -214,22 +247,25 @@ def frame_operations(block: EventfulBlock, size: BlockSize, flushed: list[int]) 
 def state_values(size: BlockSize, attention: AttentionName, tokens: int) -> tuple[int, int]:
     """Count what one row of a block remembers.
 
-    The place of each token where there are windows is held once, for all rows, and not counted.
+    The place of each token where there are windows is held once, for all rows, and not counted; nor
+    are the whole numbers that say which tokens were sampled.
 
     Returns:
         Values held in the model's dtype, or the stream's `state_dtype` (three references, three
         buffers), and values of the attention state: held in float32 at least, or where there are
         windows, in the model's dtype.
     """
-    places = size.places or tokens
-    narrow = tokens * (2 * size.dim + size.width + 2 * size.dim) + places * size.buffered
+    places, kept = size.places or tokens, size.kept(tokens)
+    narrow = tokens * size.dim + kept * (3 * size.dim + size.width) + places * size.buffered
+    narrow += 2 * size.cells * size.width
     if size.window:
         return narrow, places * size.width if attention == "incremental" else 0
-    maps = size.heads * tokens * tokens
+    keys = size.keys(tokens)
+    maps = size.heads * tokens * keys
     wide = {
         "dense": 0,
         "query_key": maps,
-        "cached": 2 * maps + 2 * tokens * size.width,
+        "cached": 2 * maps + (tokens + keys) * size.width,
         "incremental": tokens * (size.width + 2 * size.heads),
     }
     return narrow, wide[attention]

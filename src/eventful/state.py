@@ -53,11 +53,19 @@ class Frame:
 
 @dataclass
 class BlockState:
-    """Everything one block remembers for one stream; empty before the first frame."""
+    """Everything one block remembers for one stream; empty before the first frame.
+
+    Attributes:
+        gates: By stage.
+        buffers: By stage, and "pooled": keys and values averaged over cells, where they are.
+        attention: What the attention form remembers.
+        kept: (batch, kept) the tokens that the block hands on, where it does not hand on all.
+    """
 
     gates: dict[Stage, GateState] = field(default_factory=dict)
-    buffers: dict[Stage, TokenBuffer] = field(default_factory=dict)
+    buffers: dict[Stage | Literal["pooled"], TokenBuffer] = field(default_factory=dict)
     attention: AttentionState | None = None
+    kept: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is remembered, by name; batch first, except for the order of windows."""
@@ -68,6 +76,8 @@ class BlockState:
                 named[f"{stage}.slots"] = buffer.slots
         if self.attention is not None:
             named |= {f"attention.{name}": t for name, t in self.attention.tensors.items()}
+        if self.kept is not None:
+            named["kept"] = self.kept
         return named
 
     def undo_(self) -> None:
@@ -89,7 +99,7 @@ class BlockState:
             turn=torch.tensor(turn, device=device), corrected=nothing, planned=nothing
         )
         attention.overflow = attention.overflow.to(device)
-        state = cls(attention=attention)
+        state = cls(attention=attention, kept=named.get("kept"))
         for name, tensor in named.items():
             part, _, kind = name.partition(".")
             if part == "attention":

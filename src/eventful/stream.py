@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from eventful import compiled, snapshots
 from eventful.blocks import EventfulBlock, bound_copy, eventful_blocks
-from eventful.counting import BlockSize, Operations, dense_operations, frame_operations, outside
+from eventful.counting import (
+    BlockSize,
+    Operations,
+    dense_operations,
+    frame_operations,
+    original_size,
+    outside,
+)
 from eventful.cuts import SceneCuts, change
 from eventful.gates import GateState
 from eventful.inputs import Inputs, refuse
@@ -111,6 +118,7 @@ class Stream:
         if compile:
             compiled.check(self._blocks.values())
         self._sizes: dict[str, BlockSize] = {}
+        self._original_operations: dict[str, Operations] = {}
         self._call = _method(self._module, method)
         self._inputs = Inputs(model, normalize)
         self._weights = list(model.parameters())
@@ -441,18 +449,22 @@ class Stream:
     def _check_policies(self) -> None:
         """Let every policy choose once, so that one that does not fit fails before any change."""
         policies = self._policies()
-        block = next(iter(self._blocks.values()))
-        reference = _binding(block).state.gates["qkv"].reference
-        tokens = reference.shape[1] - block.token_gate.prefix
-        if self._checked != (policies, tokens):
-            for name, policy in policies.items():
-                policy.select(reference.new_zeros(1, tokens))
-                if self._compile and policy.count(tokens) is None:
-                    raise ValueError(
-                        f"compile=True needs policies that update a fixed number of tokens, such "
-                        f"as TopR(256) or TopFraction(0.25); {name} has {policy}"
-                    )
-            self._checked = policies, tokens
+        tokens = {
+            f"{name}.{stage}": gate.reference.shape[1] - block.token_gate.prefix
+            for name, block in self._blocks.items()
+            for stage, gate in _binding(block).state.gates.items()
+        }
+        if self._checked == (policies, tokens):
+            return
+        nothing = next(iter(self._gate_states())).reference
+        for name, policy in policies.items():
+            policy.select(nothing.new_zeros(1, tokens[name]))
+            if self._compile and policy.count(tokens[name]) is None:
+                raise ValueError(
+                    f"compile=True needs policies that update a fixed number of tokens, such as "
+                    f"TopR(256) or TopFraction(0.25); {name} has {policy}"
+                )
+        self._checked = policies, tokens
 
     def _report(self, seconds: float) -> None:
         """Enter a processed frame into the statistics."""
@@ -462,9 +474,8 @@ class Stream:
         for name, block in self._blocks.items():
             used += frame_operations(block, self._sizes[name], list(self._flushed))
             gates = _binding(block).state.gates
-            index = gates["qkv"].index
-            for _ in index.counts:
-                dense += dense_operations(self._sizes[name], index.tokens)
+            for _ in gates["qkv"].index.counts:
+                dense += self._original_operations[name]
             for stage in STAGES:
                 self.stats.updated[f"{name}.{stage}"] = gates[stage].index.counts
         for row, reason in self._flushed.items():
@@ -473,9 +484,17 @@ class Stream:
         self.stats.seconds = seconds
 
     def _measure_blocks(self) -> None:
+        """Read the sizes that operations depend on off the blocks, behind their first frame."""
         self._sizes = {
             name: BlockSize.of(block, _binding(block).grid) for name, block in self._blocks.items()
         }
+        tokens, sampled = 0, False
+        for name, block in self._blocks.items():
+            if not sampled:
+                tokens = _binding(block).state.gates["qkv"].index.tokens
+            sampled = sampled or block.options.sampling is not None
+            size = original_size(block, _binding(block).grid)
+            self._original_operations[name] = dense_operations(size, tokens)
 
     def _policies(self) -> dict[str, Policy]:
         return {

@@ -52,6 +52,9 @@ def test_signature_and_defaults_are_those_of_the_design():
         ("gate", inspect.Parameter.KEYWORD_ONLY, "token"),
         ("gate_before_norm", inspect.Parameter.KEYWORD_ONLY, False),
         ("prefix", inspect.Parameter.KEYWORD_ONLY, "always"),
+        ("pooling", inspect.Parameter.KEYWORD_ONLY, 1),
+        ("sampling", inspect.Parameter.KEYWORD_ONLY, None),
+        ("half_precision", inspect.Parameter.KEYWORD_ONLY, False),
     ]
 
 

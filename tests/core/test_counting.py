@@ -21,6 +21,7 @@ from eventful.counting import (
 )
 from eventful.gates import GateState
 from eventful.ops import Index
+from eventful.state import BlockState
 
 from .conftest import Buffered, ragged
 
@@ -45,16 +46,18 @@ def block_of(attention, counts, corrected, recomputed):
         )
         for stage, counts_of_stage in counts.items()
     }
-    state = AttentionState(corrected=corrected, planned=recomputed)
+    work = AttentionState(corrected=corrected, planned=recomputed)
     return SimpleNamespace(
         heads=2,
         head_dim=5,
-        extra_width=lambda grid: 4,
+        extra_width=4,
+        table_width=lambda grid: 0,
         window_size=0,
-        bias_grid=lambda grid: None,
-        options=SimpleNamespace(attention=attention),
+        key_grid=lambda grid: None,
+        pooling=lambda grid: None,
+        options=SimpleNamespace(attention=attention, sampling=None),
         linears=lambda: LAYERS,
-        binding=SimpleNamespace(state=SimpleNamespace(gates=gates, attention=state)),
+        binding=SimpleNamespace(state=BlockState(gates, attention=work)),
     )
 
 
@@ -99,6 +102,40 @@ def test_an_eventful_block_by_hand(attention, query_key, attention_value, gates,
         gates=gates,
         additions=additions,
     )
+
+
+# Of 11 tokens on a 3 x 5 grid less 4: keys pooled to 2 x 3 cells, 5 lines; 4 of the cells are new.
+POOLED = SIZE._replace(cells=6, lines=5)
+
+
+@pytest.mark.parametrize(
+    ("attention", "query_key", "attention_value", "gates", "additions"),
+    [
+        # tables: 11 * 5 * 10 = 550, of the 3 updated queries alone 150; biases: 2 H N cells = 264
+        ("dense", 660 + 550, 660, 242, 132 + 264),
+        ("query_key", 180 + 440 + 550, 660, 242, 132 + 264),  # (M cells + N new) H d
+        ("cached", 620 + 550, 620, 242 + 60 + 132, 132 + 264 + 40 + 220),
+        ("incremental", (5 * 6 + 2 * 7 * 4) * 10 + 150, 860, 242, 132 + 140 + 2 * 2 * 86),
+    ],
+)
+def test_a_block_with_pooled_keys_by_hand(attention, query_key, attention_value, gates, additions):
+    assert dense_operations(POOLED, 11).query_key == 660 + 550
+    counted = block_operations(POOLED, attention, 11, UPDATED, corrected=7, recomputed=5, cells=4)
+    assert counted.query_key == query_key
+    assert counted.attention_value == attention_value
+    assert (counted.gates, counted.additions) == (gates, additions)
+
+
+def test_a_block_that_samples_by_hand():
+    """Of 11 tokens 5 go on; the class token's row costs N H d, and what is behind has 5 tokens."""
+    sampling = SIZE._replace(sampling=5)
+    dense = dense_operations(sampling, 11)
+    assert (dense.query_key, dense.projection, dense.mlp) == (1210 + 110, 330, 455)
+    assert dense.additions == 2 * 5 * 6
+    counted = block_operations(sampling, "dense", 11, UPDATED)
+    assert (counted.query_key, counted.additions) == (1210 + 110, 60)
+    assert counted.gates == 11 * 6 + 5 * 10 + 5 * 6
+    assert dense_operations(SIZE._replace(sampling=11), 11) == dense_operations(SIZE, 11)
 
 
 @pytest.mark.parametrize("attention", FORMS)

@@ -98,6 +98,7 @@ CELLS, PLACES, WINDOW = 15, 24, 4
 SAM = ("sam", "sam_resampled", "sam_no_positions")
 POSITIONS = ("sam", "sam_resampled")
 LINES = (2 + 2, 3 + 5, 2 + 2)  # of the tables of relative positions, by block
+TABLES = PLACES * LINES[0] + CELLS * LINES[1] + PLACES * LINES[2]  # lines of all queries
 PAIRS = (PLACES * WINDOW, CELLS * CELLS, PLACES * WINDOW)  # of queries and keys, dense
 
 
@@ -105,7 +106,7 @@ PAIRS = (PLACES * WINDOW, CELLS * CELLS, PLACES * WINDOW)  # of queries and keys
 def test_a_dense_frame_of_windows_and_relative_positions_by_hand(attention):
     """Padding counts in attention and in the tables, but not in the linear layers."""
     stats = stats_after(1, attention, name="sam")
-    tables = (PLACES * LINES[0] + CELLS * LINES[1] + PLACES * LINES[2]) * DIM
+    tables = TABLES * DIM
     expected = {
         "qkv": BLOCKS * ROWS * CELLS * QKV,
         "query_key": ROWS * (sum(PAIRS) * DIM + tables),
@@ -121,7 +122,7 @@ def test_a_dense_frame_of_windows_and_relative_positions_by_hand(attention):
 
 @pytest.mark.parametrize("attention", FORMS)
 def test_an_eventful_frame_of_windows_and_relative_positions_by_hand(attention):
-    """Windows without an updated token are left out by `incremental` alone."""
+    """Windows without an updated token, and still queries' tables, `incremental` leaves out."""
     stream = stream_of("sam_resampled", TOP, attention=attention)
     for frame in clip(2):
         stream(frame)
@@ -139,18 +140,21 @@ def test_an_eventful_frame_of_windows_and_relative_positions_by_hand(attention):
         "cached": (ROWS * partial, ROWS * partial),
         "incremental": (work, work),
     }[attention]
+    tables, biased = ROWS * TABLES, windows + ROWS * full
+    if attention == "incremental":
+        tables, biased = ROWS * active * sum(LINES), windows + scored
     delta_gates, deltas = 0, 2 * corrected * DIM
     if attention == "cached":
         delta_gates = ROWS * (CELLS * DIM + HEADS * CELLS * CELLS)
         deltas = ROWS * (active + 2 * CELLS) * DIM
     expected = {
         "qkv": BLOCKS * ROWS * active * QKV,
-        "query_key": (windows + scored + ROWS * active * sum(LINES)) * DIM,
+        "query_key": (windows + scored + tables) * DIM,
         "attention_value": (windows + weighed) * DIM,
         "projection": BLOCKS * ROWS * active * PROJ,
         "mlp": BLOCKS * ROWS * active * MLP,
         "gates": BLOCKS * ROWS * 3 * CELLS * DIM + delta_gates,
-        "additions": BLOCKS * ROWS * 2 * CELLS * DIM + deltas + 2 * HEADS * (windows + scored),
+        "additions": BLOCKS * ROWS * 2 * CELLS * DIM + deltas + 2 * HEADS * biased,
     }
     assert without_other(stream.stats.operations) == expected
 
@@ -181,7 +185,7 @@ def products_that_ran(observer):
     return observer.linear + observer.matmul + observer.attention
 
 
-def longer_tables(name, updated):
+def longer_tables(name, queries):
     """Products that the adapter of SAM runs and the rules do not count.
 
     For g lines of an axis the rules count g products a query, with the offsets to these lines. The
@@ -189,34 +193,19 @@ def longer_tables(name, updated):
 
     Args:
         name: The family.
-        updated: For each block, how many tokens of all rows its first gate let through.
+        queries: For each block, of how many queries it computes tables.
     """
     if name not in POSITIONS:
         return 0
     more = [2 * lines - 2 - lines for lines in LINES]  # 2 g - 1 on both axes, less g on both
-    return DIM * sum(tokens * offsets for tokens, offsets in zip(updated, more, strict=True))
+    return DIM * sum(count * offsets for count, offsets in zip(queries, more, strict=True))
 
 
-def looked_up(name, attention, counts):
-    """Products with one-hot columns, which look the bias on the updated keys up.
-
-    `query_key` and `cached` in the global block do so for all queries; where every token of a row
-    is updated the bias is spread out by additions instead.
-    """
-    if name not in POSITIONS or attention not in ("query_key", "cached"):
-        return 0
-    return sum(HEADS * CELLS * LINES[1] * active for active in counts if active < CELLS)
-
-
-def first_gates(stream):
-    """Tokens let through by each block's first gate, by block and row."""
-    return [stream.stats.updated[f"blocks.{i}.qkv"] for i in range(BLOCKS)]
-
-
-def beyond_the_rules(stream, name, attention):
-    """Products of a frame that is not the first, beyond those that the rules count."""
-    gates = first_gates(stream)
-    return longer_tables(name, map(sum, gates)) + looked_up(name, attention, gates[1])
+def positioned(stream, attention):
+    """For each block, of how many queries it computes tables: updated ones, or all places."""
+    if attention == "incremental":
+        return [sum(stream.stats.updated[f"blocks.{i}.qkv"]) for i in range(BLOCKS)]
+    return [ROWS * PLACES, ROWS * CELLS, ROWS * PLACES]
 
 
 @pytest.mark.parametrize("attention", FORMS)
@@ -228,7 +217,7 @@ def test_products_are_those_that_run(name, attention):
     for frame, policy in zip(video, POLICIES, strict=True):
         stream.policy = policy
         seen = products_that_ran(observed(stream, frame))
-        known = beyond_the_rules(stream, name, attention)
+        known = longer_tables(name, positioned(stream, attention))
         assert products(stream.stats.operations) + known == seen
         assert (known > 0) == (name in POSITIONS)
     assert products(stream.stats.operations) < products(stream.stats.dense_operations)
@@ -237,16 +226,16 @@ def test_products_are_those_that_run(name, attention):
 @pytest.mark.parametrize("attention", FORMS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_products_of_the_first_frame_are_those_that_run(name, attention):
-    """Rules count tables for padding, as the dense model computes them; the stream does not.
+    """Rules count tables for padding, as the dense model computes them; `incremental` does not.
 
-    It projects one padding token for each block with windows, on this frame alone.
+    A stream projects one padding token for each block with windows, on this frame alone.
     """
     stream, frame = stream_of(name, TOP, attention=attention), clip(1)[0]
     seen = products_that_ran(observed(stream, frame))
-    known = longer_tables(name, map(sum, first_gates(stream)))
+    known = longer_tables(name, positioned(stream, attention))
     if name in SAM:
         known += 2 * QKV
-    if name in POSITIONS:
+    if name in POSITIONS and attention == "incremental":
         known += 2 * (2 * LINES[0] - 2) * DIM
         known -= 2 * ROWS * (PLACES - CELLS) * LINES[0] * DIM
     assert products(stream.stats.operations) + known == seen
@@ -306,9 +295,7 @@ def test_additions_are_those_that_run_but_for_known_differences(name, attention)
     Incremental attention also adds six numbers a corrected row and head: three differences of
     log-sum-exps, z = keep - old + new, and L + log z. The paper's gates on v and on the columns
     of A subtract whole tensors; here only the columns that are forced open are subtracted, since
-    no others can be let through. With relative positions there is timm's look-up (`LOOK_UP`), and
-    of the two additions to a score one is part of a product where the bias on the updated keys is
-    looked up (`looked_up`).
+    no others can be let through. With relative positions there is timm's look-up (`LOOK_UP`).
     """
     stream = stream_of(name, TOP, attention=attention)
     first, *video = clip(4)
@@ -320,12 +307,11 @@ def test_additions_are_those_that_run_but_for_known_differences(name, attention)
         tokens = stream.gate("blocks.0.qkv").updated.shape[1]
         still = tokens - 3 - getattr(stream._originals[0], "num_prefix_tokens", 0)
         work = [block.binding.state.attention for block in blocks]
-        in_a_product = ROWS * HEADS * tokens * 3 if name in POSITIONS else 0
         cached = sum(not block.window_size for block in blocks)
         difference = {
             "dense": 0,
-            "query_key": in_a_product,
-            "cached": in_a_product + cached * ROWS * still * (DIM + HEADS * tokens),
+            "query_key": 0,
+            "cached": cached * ROWS * still * (DIM + HEADS * tokens),
             "incremental": -6 * HEADS * sum(sum(state.corrected) for state in work),
         }[attention]
         assert ours + LOOK_UP.get(name, 0) - observer.additions == difference
@@ -348,8 +334,9 @@ def test_products_of_a_flushed_row_are_those_that_run(name, attention):
     stream(first)
     stream.reset([1])
     seen = products_that_ran(observed(stream, second))
-    known = beyond_the_rules(stream, name, attention)
-    known -= 2 * (PLACES - CELLS) * LINES[0] * DIM if name == "sam" else 0  # tables of padding
+    known = longer_tables(name, positioned(stream, attention))
+    if name == "sam" and attention == "incremental":
+        known -= 2 * (PLACES - CELLS) * LINES[0] * DIM  # tables of padding
     assert products(stream.stats.operations) + known == seen
     assert stream.stats.dense_operations.total > stream.stats.operations.total
 

@@ -3,7 +3,7 @@
 All take the same buffered q, k, v and give the attention output of every token. `Dense`,
 `QueryKey` and `Incremental` agree with full attention over the buffers up to rounding; `Cached`
 follows the paper's equations, which drop part of the renormalisation (docs, method, section 4).
-`Windowed` is attention within windows, for any of them.
+`Windowed` is attention within windows, for any of them; `Pooling` averages keys and values.
 """
 
 from typing import Literal
@@ -14,11 +14,14 @@ from eventful.attention.forms import (
     Bias,
     Cached,
     Dense,
+    Keys,
+    Mapped,
     QueryKey,
     join_heads,
     split_heads,
 )
 from eventful.attention.incremental import Incremental
+from eventful.attention.pooling import Pooling
 from eventful.attention.windows import Windowed, Windows
 
 AttentionName = Literal["dense", "query_key", "cached", "incremental"]
@@ -39,6 +42,9 @@ __all__ = [
     "Cached",
     "Dense",
     "Incremental",
+    "Keys",
+    "Mapped",
+    "Pooling",
     "QueryKey",
     "Windowed",
     "Windows",

@@ -13,15 +13,29 @@ from eventful.ops import Index, RelativePositions, attend
 Bias = RelativePositions | None
 
 
-def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """View (batch, tokens, 3 * heads * dim) as q, k, v, each (batch, heads, tokens, dim)."""
-    q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-    return q, k, v
+def split_heads(x: Tensor, heads: int, parts: int = 3) -> tuple[Tensor, ...]:
+    """View (batch, tokens, parts * heads * dim) as q, k, v, each (batch, heads, tokens, dim)."""
+    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def join_heads(o: Tensor) -> Tensor:
     """Undo the split: (batch, heads, tokens, dim) -> (batch, tokens, heads * dim)."""
     return o.transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys and values, and which of them are new.
+
+    Attributes:
+        kv: (batch, keys, 2 * heads * dim).
+        index: The new ones.
+        old: (total, 2 * heads * dim) what stood there before.
+    """
+
+    kv: Tensor
+    index: Index
+    old: Tensor
 
 
 @dataclass
@@ -56,6 +70,9 @@ class AttentionState:
 class Attention(ABC):
     """An attention form: `start` on the first frame, `update` on every later one.
 
+    Keys and values are those of the tokens, or their own where they are pooled over cells of tokens
+    (`Pooling`).
+
     Args:
         heads: H.
         scale: Factor on the scores q . k.
@@ -69,12 +86,15 @@ class Attention(ABC):
         self.fixed = fixed
 
     @abstractmethod
-    def start(self, qkv: Tensor, bias: Bias = None) -> tuple[Tensor, AttentionState]:
+    def start(
+        self, qkv: Tensor, bias: Bias = None, kv: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState]:
         """Compute everything.
 
         Args:
             qkv: (batch, tokens, 3 * heads * dim).
             bias: Relative positions of all queries on all keys.
+            kv: Keys and values (batch, keys, 2 * heads * dim), if not those of the tokens.
 
         Returns:
             The output (batch, tokens, heads * dim) and the state. They may share memory: read
@@ -83,7 +103,13 @@ class Attention(ABC):
 
     @abstractmethod
     def update(
-        self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index, bias: Bias = None
+        self,
+        state: AttentionState,
+        qkv: Tensor,
+        old: Tensor,
+        index: Index,
+        bias: Bias = None,
+        keys: Keys | None = None,
     ) -> Tensor:
         """Bring the state up to date and return the output.
 
@@ -93,70 +119,140 @@ class Attention(ABC):
             old: (total, 3 * heads * dim) what stood at `index` before.
             index: The updated tokens.
             bias: Relative positions of all queries, the updated ones' new, on all keys.
+            keys: Keys and values, if not those of the tokens.
 
         Returns:
             (batch, tokens, heads * dim). It may share memory with the state: read it, do not
             change it.
         """
 
+    def split(self, qkv: Tensor, kv: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """View q, k, v by head; keys and values from `kv`, where they have their own."""
+        q, k, v = split_heads(qkv, self.heads)
+        if kv is not None:
+            k, v = split_heads(kv, self.heads, parts=2)
+        return q, k, v
+
 
 class Dense(Attention):
     """Recompute attention over the buffered q, k, v (the paper's token-wise-only variant)."""
 
-    def start(self, qkv: Tensor, bias: Bias = None) -> tuple[Tensor, AttentionState]:
+    def start(
+        self, qkv: Tensor, bias: Bias = None, kv: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState]:
         """Compute attention in full."""
-        o, _ = attend(*split_heads(qkv, self.heads), self.scale, bias)
+        o, _ = attend(*self.split(qkv, kv), self.scale, bias)
         rows = (qkv.shape[1],) * qkv.shape[0]
         return join_heads(o), AttentionState(corrected=(0,) * len(rows), planned=rows)
 
     def update(
-        self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index, bias: Bias = None
+        self,
+        state: AttentionState,
+        qkv: Tensor,
+        old: Tensor,
+        index: Index,
+        bias: Bias = None,
+        keys: Keys | None = None,
     ) -> Tensor:
         """Compute attention in full again."""
-        return self.start(qkv, bias)[0]
+        return self.start(qkv, bias, keys and keys.kv)[0]
 
 
-class QueryKey(Attention):
-    """Keep B = q k^T and rewrite the rows and columns of the updated tokens (paper, section 4.2).
+class Mapped(Attention, ABC):
+    """A form that keeps B = q k^T, keys times queries of it, and rewrites rows and columns.
 
-        B[J, :] <- q[J] k^T;   B[:, J] <- q k[J]^T;   o = softmax(B) v
+        B[J, :] <- q[J] k^T;   B[:, J] <- q k[J]^T          (paper, section 4.2)
 
-    Computed and kept in at least float32.
+    Relative positions are added to the whole of B on every frame. Computed and kept in at least
+    float32.
+
+    Args:
+        heads: H.
+        scale: Factor on the scores q . k.
+        fixed: Not served.
+        half: Round both factors of attention-value products to float16, as in the paper.
     """
 
-    def start(self, qkv: Tensor, bias: Bias = None) -> tuple[Tensor, AttentionState]:
+    def __init__(self, heads: int, scale: float, fixed: bool = False, half: bool = False) -> None:
+        super().__init__(heads, scale, fixed)
+        self.half = half
+
+    def split(self, qkv: Tensor, kv: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """View q, k, v by head, the scale applied, in at least float32.
+
+        What is kept from frame to frame must not round as half types do.
+        """
+        wide = torch.promote_types(qkv.dtype, torch.float32)
+        q, k, v = super().split(qkv.to(wide), None if kv is None else kv.to(wide))
+        return q * self.scale, k, v
+
+    def update_product_(
+        self, product: Tensor, q: Tensor, k: Tensor, queries: Index, keys: Index
+    ) -> None:
+        """Rewrite rows and columns of B (batch, heads, queries, keys)."""
+        both = zip(queries.rows(), keys.rows(), strict=True)
+        for row, (some_queries, some_keys) in enumerate(both):
+            if len(some_queries) == queries.tokens:
+                product[row] = q[row] @ k[row].mT
+                continue
+            product[row][:, some_queries] = q[row][:, some_queries] @ k[row].mT
+            product[row][:, :, some_keys] = q[row] @ k[row][:, some_keys].mT
+
+    def weights(self, product: Tensor, bias: Bias) -> Tensor:
+        """A = softmax(B), relative positions added."""
+        return (product if bias is None else product + bias.bias().to(product.dtype)).softmax(-1)
+
+    def weigh(self, a: Tensor, v: Tensor) -> Tensor:
+        """A v."""
+        return (a.half() @ v.half()).to(a.dtype) if self.half else a @ v
+
+
+class QueryKey(Mapped):
+    """Keep B; redo softmax and the attention-value product in full: o = softmax(B) v."""
+
+    def start(
+        self, qkv: Tensor, bias: Bias = None, kv: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState]:
         """Compute B and the output in full."""
-        q, k, v = split_heads(_widen(qkv), self.heads)
-        product = _scores(q * self.scale, k, bias)
-        output = join_heads(product.softmax(-1) @ v).to(qkv.dtype)
+        q, k, v = self.split(qkv, kv)
+        product = q @ k.mT
+        output = join_heads(self.weigh(self.weights(product, bias), v)).to(qkv.dtype)
         none = (0,) * len(qkv)
         return output, AttentionState({"product": product}, corrected=none, planned=none)
 
     def update(
-        self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index, bias: Bias = None
+        self,
+        state: AttentionState,
+        qkv: Tensor,
+        old: Tensor,
+        index: Index,
+        bias: Bias = None,
+        keys: Keys | None = None,
     ) -> Tensor:
-        """Rewrite B and redo softmax and the attention-value product in full."""
+        """Rewrite B and redo the rest."""
         product = state.tensors["product"]
-        q, k, v = split_heads(_widen(qkv), self.heads)
-        _update_product_(product, q * self.scale, k, index, bias)
-        return join_heads(product.softmax(-1) @ v).to(qkv.dtype)
+        q, k, v = self.split(qkv, keys and keys.kv)
+        self.update_product_(product, q, k, index, keys.index if keys else index)
+        return join_heads(self.weigh(self.weights(product, bias), v)).to(qkv.dtype)
 
 
-class Cached(Attention):
+class Cached(Mapped):
     """The paper's full form: B as in `QueryKey`, and A v kept up to date by deltas.
 
         (A v) <- (A v) + A~n v~d + A~d (v~n - v~d)
 
     with delta gates on v and on the columns of A = softmax(B), both open at the updated tokens. A
-    row of which every token is updated is computed in full. Computed and kept in at least float32.
+    row of which every token is updated is computed in full.
     """
 
-    def start(self, qkv: Tensor, bias: Bias = None) -> tuple[Tensor, AttentionState]:
+    def start(
+        self, qkv: Tensor, bias: Bias = None, kv: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState]:
         """Compute B, A and A v in full; the gates' references are A and v."""
-        q, k, v = split_heads(_widen(qkv), self.heads)
-        product = _scores(q * self.scale, k, bias)
-        a = product.softmax(-1)
-        output = a @ v
+        q, k, v = self.split(qkv, kv)
+        product = q @ k.mT
+        a = self.weights(product, bias)
+        output = self.weigh(a, v)
         references = {"a_reference": a, "v_reference": v.clone()}
         tensors = {"product": product, "output": output} | references
         none = (0,) * len(qkv)
@@ -164,46 +260,31 @@ class Cached(Attention):
         return join_heads(output).to(qkv.dtype), state
 
     def update(
-        self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index, bias: Bias = None
+        self,
+        state: AttentionState,
+        qkv: Tensor,
+        old: Tensor,
+        index: Index,
+        bias: Bias = None,
+        keys: Keys | None = None,
     ) -> Tensor:
-        """Apply the deltas of the updated tokens to the accumulated output."""
+        """Apply the deltas of the updated keys to the accumulated output."""
         product, output = state.tensors["product"], state.tensors["output"]
-        q, k, v = split_heads(_widen(qkv), self.heads)
-        _update_product_(product, q * self.scale, k, index, bias)
-        for row, active in enumerate(index.rows()):
-            a = product[row].softmax(-1)
+        q, k, v = self.split(qkv, keys and keys.kv)
+        changed = keys.index if keys else index
+        self.update_product_(product, q, k, index, changed)
+        for row, active in enumerate(changed.rows()):
+            own = None if bias is None else bias.of_rows(slice(row, row + 1))
+            a = self.weights(product[row : row + 1], own)[0]
             a_reference = state.tensors["a_reference"][row]
             v_reference = state.tensors["v_reference"][row]
-            if len(active) == index.tokens:
-                output[row] = a @ v[row]
+            if index.counts[row] == index.tokens:
+                output[row] = self.weigh(a, v[row])
             else:
                 a_new, v_new = a[:, :, active], v[row][:, active]
                 a_delta, v_delta = a_new - a_reference[:, :, active], v_new - v_reference[:, active]
-                output[row] += a_new @ v_delta
-                output[row] += a_delta @ (v_new - v_delta)
+                output[row] += self.weigh(a_new, v_delta)
+                output[row] += self.weigh(a_delta, v_new - v_delta)
             a_reference[:, :, active] = a[:, :, active]
             v_reference[:, active] = v[row][:, active]
         return join_heads(output).to(qkv.dtype)
-
-
-def _widen(qkv: Tensor) -> Tensor:
-    """At least float32: what is kept from frame to frame must not round as half types do."""
-    return qkv.to(torch.promote_types(qkv.dtype, torch.float32))
-
-
-def _scores(q: Tensor, k: Tensor, bias: Bias) -> Tensor:
-    return q @ k.mT if bias is None else q @ k.mT + bias.bias().to(q.dtype)
-
-
-def _update_product_(product: Tensor, q: Tensor, k: Tensor, index: Index, bias: Bias) -> None:
-    """Rewrite the updated rows and columns of B (batch, heads, tokens, tokens)."""
-    for row, active in enumerate(index.rows()):
-        one = slice(row, row + 1)
-        own = None if bias is None else bias.of_rows(one)
-        if len(active) == index.tokens:
-            product[one] = _scores(q[one], k[one], own)
-            continue
-        queries = own and own.of_queries(active[None])
-        keys = own and own.of_keys(active[None])
-        product[row][:, active] = _scores(q[one][:, :, active], k[one], queries)[0]
-        product[row][:, :, active] = _scores(q[one], k[one][:, :, active], keys)[0]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eventful.attention.forms import Attention, AttentionState, Bias, split_heads
+from eventful.attention.forms import Attention, AttentionState, Bias, Keys, split_heads
 from eventful.ops import Index, attend, exchange_keys
 from eventful.ops.index import flatten_positions
 from eventful.ops.recompute import State, recompute_, take
@@ -69,12 +69,12 @@ class Incremental(Attention):
         self.guard = guard
         self.max_age = max_age
 
-    def start(self, qkv: Tensor, bias: Bias = None) -> tuple[Tensor, AttentionState]:
+    def start(
+        self, qkv: Tensor, bias: Bias = None, kv: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState]:
         """Compute outputs and log-sum-exps in full; outputs are kept in at least float32."""
         batch, tokens, _ = qkv.shape
-        o, lse = (
-            x.transpose(1, 2) for x in attend(*split_heads(qkv, self.heads), self.scale, bias)
-        )
+        o, lse = (x.transpose(1, 2) for x in attend(*self.split(qkv, kv), self.scale, bias))
         kept = o.to(lse.dtype)
         state = AttentionState(
             {"output": kept, "lse": lse, "peak": lse.clone()},
@@ -91,14 +91,17 @@ class Incremental(Attention):
         old: Tensor,
         index: Index,
         bias: Bias = None,
+        keys: Keys | None = None,
     ) -> Tensor:
         """Correct or recompute every row."""
-        if index.is_even:
-            active = index.even_positions()
-            done = self._update(_rows(state), state.turn, qkv, old[None], active, bias)
+        if keys is None:
+            width = qkv.shape[-1] // 3
+            keys = Keys(qkv[..., width:], index, old[..., width:])
+        if index.is_even and keys.index.is_even:
+            done = self._update(_rows(state), state.turn, qkv, index.even_positions(), keys, bias)
             work = [done] * len(qkv)
         else:
-            work = self._update_one_by_one(state, qkv, old, index, bias)
+            work = self._update_one_by_one(state, qkv, index, keys, bias)
         state.corrected = tuple(done.corrected for done in work)
         state.planned = tuple(done.updated for done in work)
         state.more = torch.stack([done.more for done in work])
@@ -107,36 +110,37 @@ class Incremental(Attention):
         return state.tensors["output"].flatten(2).to(qkv.dtype)
 
     def _update_one_by_one(
-        self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index, bias: Bias
+        self, state: AttentionState, qkv: Tensor, index: Index, keys: Keys, bias: Bias
     ) -> list[_Work]:
         """Update a batch whose rows hold different numbers of updated tokens."""
         work = []
-        for row, (active, old_row) in enumerate(
-            zip(index.rows(), old.split(index.counts), strict=True)
-        ):
+        changed = zip(keys.index.rows(), keys.old.split(keys.index.counts), strict=True)
+        for row, (active, (some, old)) in enumerate(zip(index.rows(), changed, strict=True)):
             one = slice(row, row + 1)
             own = None if bias is None else bias.of_rows(one)
+            new = Index.from_positions(some[None], keys.index.tokens)
+            mine = Keys(keys.kv[one], new, old)
             rows = _rows(state, one)
-            work.append(self._update(rows, state.turn, qkv[one], old_row[None], active[None], own))
+            work.append(self._update(rows, state.turn, qkv[one], active[None], mine, own))
         return work
 
     def _update(
-        self, rows: State, turn: Tensor, qkv: Tensor, old: Tensor, active: Tensor, bias: Bias
+        self, rows: State, turn: Tensor, qkv: Tensor, active: Tensor, keys: Keys, bias: Bias
     ) -> _Work:
-        """Update rows with as many updated tokens each.
+        """Update rows with as many updated tokens, and as many new keys, each.
 
         Args:
             rows: Output, log-sum-exp and its peak, changed in place.
             turn: Frames updated before.
             qkv: (batch, tokens, 3 * heads * dim).
-            old: The old values of the updated tokens, batch * active of them in any shape.
             active: (batch, active) positions of the updated tokens, ascending.
+            keys: Keys and values.
             bias: Of all queries on all keys.
         """
-        batch, tokens, width = qkv.shape
+        batch, tokens, _ = qkv.shape
         count = active.shape[1]
-        q, k, v = split_heads(qkv, self.heads)
-        if self.full_is_cheaper(count, tokens):
+        q, k, v = self.split(qkv, keys.kv)
+        if self.full_is_cheaper(count, tokens, keys.index.counts[0] / keys.index.tokens):
             o, lse = (x.transpose(1, 2) for x in attend(q, k, v, self.scale, bias))
             for x, new in zip(rows, (o, lse, lse), strict=True):
                 x.copy_(new)
@@ -148,9 +152,10 @@ class Incremental(Attention):
         corrected = None
         if count:
             kept = fresh.to(torch.uint8).argsort(dim=1, stable=True)[:, : tokens - count]
-            _, old_k, old_v = split_heads(old.view(batch, count, width), self.heads)
-            own = None if bias is None else bias.of_queries(kept).of_keys(active)
-            new = take(k, active), take(v, active)
+            changed = keys.index.even_positions()
+            old_k, old_v = split_heads(keys.old.view(*changed.shape, -1), self.heads, parts=2)
+            own = None if bias is None else bias.of_queries(kept).of_keys(changed)
+            new = take(k, changed), take(v, changed)
             values, lost = self._correct(rows, kept, take(q, kept), (old_k, old_v), new, own)
             due = due | torch.zeros_like(due).scatter(1, kept, lost)
             corrected = kept, values
@@ -197,9 +202,18 @@ class Incremental(Attention):
         return (torch.arange(tokens, device=turn.device) - turn * share) % tokens < share
 
     @staticmethod
-    def full_is_cheaper(active: int, tokens: int) -> bool:
-        """Whether full attention takes less time than an update of so many tokens."""
-        return 0 < active >= crossover(tokens) * tokens
+    def full_is_cheaper(active: int, tokens: int, changed: float | None = None) -> bool:
+        """Whether full attention takes less time than an update.
+
+        Args:
+            active: Updated tokens.
+            tokens: N.
+            changed: Share of keys that are new, if it is not that of the tokens.
+        """
+        share = active / tokens
+        most = crossover(tokens)
+        work = share + 2 * (share if changed is None else changed) * (1 - share)
+        return active > 0 and work >= most + 2 * most * (1 - most)
 
     def _log_guard(self, dtype: torch.dtype) -> float:
         half = dtype in (torch.bfloat16, torch.float16)

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eventful.attention.forms import Attention, AttentionState, Bias, join_heads, split_heads
+from eventful.attention.forms import (
+    Attention,
+    AttentionState,
+    Bias,
+    Keys,
+    QueryKey,
+    join_heads,
+)
 from eventful.ops import Index, RelativePositions, attend
 from eventful.ops.recompute import recompute_windows_
 
@@ -67,17 +74,29 @@ class Windowed(Attention):
             hold one.
         size: Tokens of a window, padding included.
         keep: Keep the output of windows without an updated token.
+        half: Round both factors of attention-value products to float16, as in the paper.
     """
 
     def __init__(
-        self, heads: int, scale: float, fixed: bool = False, *, size: int, keep: bool = True
+        self,
+        heads: int,
+        scale: float,
+        fixed: bool = False,
+        *,
+        size: int,
+        keep: bool = True,
+        half: bool = False,
     ) -> None:
         super().__init__(heads, scale, fixed)
         self.size = size
         self.keep = keep
+        self.half = half
 
-    def start(self, qkv: Tensor, bias: Bias = None) -> tuple[Tensor, AttentionState]:
+    def start(
+        self, qkv: Tensor, bias: Bias = None, kv: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState]:
         """Compute all windows of qkv (batch, windows * size, 3 * heads * dim)."""
+        assert kv is None  # keys are pooled across the frame alone
         batch, places, _ = qkv.shape
         output = self._attend(self._cut(qkv), self._cut_bias(bias)).view(batch, places, -1)
         state = AttentionState(
@@ -88,7 +107,13 @@ class Windowed(Attention):
         return output, state
 
     def update(
-        self, state: AttentionState, qkv: Tensor, old: Tensor, index: Index, bias: Bias = None
+        self,
+        state: AttentionState,
+        qkv: Tensor,
+        old: Tensor,
+        index: Index,
+        bias: Bias = None,
+        keys: Keys | None = None,
     ) -> Tensor:
         """Compute the windows that hold an updated token; `index` is in window order too."""
         if not self.keep:
@@ -109,7 +134,9 @@ class Windowed(Attention):
         return output
 
     def _attend(self, qkv: Tensor, bias: Bias) -> Tensor:
-        o, _ = attend(*split_heads(qkv, self.heads), self.scale, bias)
+        if self.half:
+            return QueryKey(self.heads, self.scale, half=True).start(qkv, bias)[0]
+        o, _ = attend(*self.split(qkv), self.scale, bias)
         return join_heads(o)
 
     def _cut(self, x: Tensor) -> Tensor:

@@ -98,7 +98,8 @@ class TimmPreNormBlock(TimmParts):
     the output projection, so that a change of any of them reaches it.
     """
 
-    def extra_width(self, grid: Grid | None) -> int:
+    @property
+    def extra_width(self) -> int:
         """Columns of the attention gate behind q, k, v."""
         return 0 if self.attn.gate is None else self.heads * self.head_dim
 

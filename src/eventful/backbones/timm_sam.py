@@ -18,10 +18,11 @@ from eventful.state import Grid, Stage
 class TimmSamBlock(parts.TimmParts):
     """Gates a SAM `Block`: windows with padding, decomposed relative positions, LayerScale.
 
-    Tokens come as a grid (batch, height, width, dim). The two tables of relative positions of a
-    query are computed with it and buffered beside q, k, v. A padding token is projected from zeros,
-    as in the original, so its q, k, v are the projection's bias.
+    Tokens come as a grid (batch, height, width, dim). A padding token is projected from zeros, as
+    in the original, so its q, k, v are the projection's bias.
     """
+
+    has_grid = True
 
     ls1: nn.Module
     ls2: nn.Module
@@ -66,19 +67,19 @@ class TimmSamBlock(parts.TimmParts):
     def to_qkv(
         self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
     ) -> Tensor:
-        """Project to q, k, v with their norms, and look up the queries' relative positions."""
+        """Project to q, k, v with their norms."""
         attn = self.attn
         q, k, v = attn.qkv(c).unflatten(1, (3, self.heads, -1)).unbind(1)
-        q, k = attn.q_norm(q), attn.k_norm(k)
-        columns = [x.flatten(1) for x in (q, k, v)]
+        return torch.cat([x.flatten(1) for x in (attn.q_norm(q), attn.k_norm(k), v)], dim=1)
+
+    def relative_tables(self, q: Tensor, positions: Tensor, grid: Grid) -> Tensor:
+        """Look up the relative positions of queries, within their windows or across the frame."""
         lines = self.bias_grid(grid)
-        if lines is not None:
-            assert grid is not None
-            y, x = positions // grid[1] % lines[0], positions % grid[1] % lines[1]
-            table_h = relative_table(q, y, lines[0], attn.rel_pos_h)
-            table_w = relative_table(q, x, lines[1], attn.rel_pos_w)
-            columns.append(torch.cat([table_h, table_w], dim=2).flatten(1))
-        return torch.cat(columns, dim=1)
+        assert lines is not None
+        y, x = positions // grid[1] % lines[0], positions % grid[1] % lines[1]
+        table_h = relative_table(q, y, lines[0], self.attn.rel_pos_h)
+        table_w = relative_table(q, x, lines[1], self.attn.rel_pos_w)
+        return torch.cat([table_h, table_w], dim=2)
 
     def mix(self, o: Tensor, qkv: Tensor) -> Tensor:
         """Nothing stands between attention and projection."""
