@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from eventful.backbones.account import Types, account
@@ -22,6 +21,7 @@ class VitDetBlock(EventfulBlock):
     in the original, so its q, k, v are the projection's bias.
     """
 
+    has_grid = True
     attn: Attention
     norm1: nn.LayerNorm
     norm2: nn.LayerNorm
@@ -77,14 +77,11 @@ class VitDetBlock(EventfulBlock):
     def to_qkv(
         self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
     ) -> Tensor:
-        """Project to q, k, v, and look up the queries' relative positions."""
-        qkv = self.attn.qkv(c)
-        q = qkv.unflatten(1, (3, self.heads, -1))[:, 0]
-        return torch.cat([qkv, self.relative_tables(q, positions, grid).flatten(1)], dim=1)
+        """Project to q, k, v."""
+        return self.attn.qkv(c)
 
-    def relative_tables(self, q: Tensor, positions: Tensor, grid: Grid | None) -> Tensor:
-        """Look up both axes for some queries: (total, heads, height + width)."""
-        assert grid is not None
+    def relative_tables(self, q: Tensor, positions: Tensor, grid: Grid) -> Tensor:
+        """Look up the relative positions of queries, within their windows or across the frame."""
         return self.attn.relative_tables(q, positions, grid)
 
     def mix(self, o: Tensor, qkv: Tensor) -> Tensor:
