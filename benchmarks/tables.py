@@ -20,9 +20,15 @@ FILES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
 
 
 def cases(suite: str) -> dict[str, Any]:
-    """The cases of a suite that were measured, by name."""
+    """The cases of a suite that were measured, by name, numbers in it ascending."""
     found = json.loads((RESULTS / f"{suite}.json").read_text())["cases"]
-    return {name: case for name, case in found.items() if case["status"] == "ok"}
+
+    def numbers(name: str) -> list[str | int]:
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+    return {
+        name: found[name] for name in sorted(found, key=numbers) if found[name]["status"] == "ok"
+    }
 
 
 def row_of(case: dict[str, Any], contender: str) -> dict[str, Any] | None:
@@ -108,7 +114,7 @@ def backbone() -> list[list[str]]:
 
 
 def others(suite: str) -> list[list[str]]:
-    """First frames, or several streams: every contender against the fastest dense one."""
+    """Blocks, first frames, or several streams: every contender against the fastest dense one."""
     lines = [["case", "contender", "time, dense / this", "attention error"]]
     for name, case in cases(suite).items():
         for row in case["rows"]:
@@ -138,9 +144,20 @@ def memory() -> list[list[str]]:
     return lines
 
 
+EIGHTH = ("518-r171", "224-r24", "384-r72", "1024-r512", "512-r128", "672-r220")
+
+
+def eighth() -> list[list[str]]:
+    """Backbones with an eighth of their tokens updated."""
+    head, *lines = backbone()
+    return [head, *(line for line in lines if line[0].partition("-")[2] in EIGHTH)]
+
+
 TABLES = {
     "attention": attention,
     "backbone": backbone,
+    "backbone-eighth": eighth,
+    "block": lambda: others("block"),
     "first-frame": lambda: others("first-frame"),
     "streams": lambda: others("streams"),
     "memory": memory,
