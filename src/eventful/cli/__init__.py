@@ -1,4 +1,4 @@
-"""The command line: `eventful run`, `eventful inspect`, `eventful bench`."""
+"""The command line, one module a command, and `app`, which names them and their options."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from rich.console import Console
 from eventful.attention import FORMS
 from eventful.bench import SUITES
 from eventful.cli import benching, inspection, missing, running
+from eventful.cli import weights as checkpoints
+from eventful.models.weights import KINDS
 from eventful.policies import parse
 
 app = typer.Typer(
@@ -176,6 +178,22 @@ def bench(
     _print(result, json_output, benching.table)
     if not result["ok"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def weights(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
+    file: Annotated[Path, typer.Argument(help="The checkpoint as published.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    json_output: Json = False,
+) -> None:
+    """Convert a published checkpoint into safetensors; no code in it runs.
+
+    Prints which names were used and which were left out, and why.
+    """
+    with _errors():
+        result = checkpoints.convert(kind, file, out)
+    _print(result, json_output, checkpoints.table)
 
 
 def _print(result: dict[str, Any], as_json: bool, table: Any) -> None:
