@@ -315,7 +315,7 @@ class Observer(TorchDispatchMode):
         if name in OPERATORS:
             with self:
                 return OPERATORS[name](*args, **kwargs)
-        if name not in _COUNTED:
+        if name not in _COUNTED | _WHOLE:
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
@@ -362,6 +362,7 @@ _FUSED_ATTENTION = {
 }
 _COUNTED = _FUSED_ATTENTION | {"linear", "addmm", "mm", "bmm", "baddbmm", "addbmm", "mv", "addmv"}
 _COUNTED |= {"add", "sub", "add_", "sub_", "rsub", "attend", "exchange_keys"}
+_WHOLE = {"upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"}  # not counted
 
 
 @contextmanager

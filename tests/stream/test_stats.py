@@ -92,11 +92,13 @@ def test_what_runs_outside_the_blocks_by_hand():
         assert stream.stats.dense_operations.other == expected
 
 
-# The models of SAM: a grid of 3 x 5 tokens, the first and the last block with windows of 2 x 2, so
-# six windows of which four hold padding.
+# The models of SAM and ViTDet: a grid of 3 x 5 tokens, the first and the last block with windows of
+# 2 x 2, so six windows of which four hold padding.
 CELLS, PLACES, WINDOW = 15, 24, 4
 SAM = ("sam", "sam_resampled", "sam_no_positions")
-POSITIONS = ("sam", "sam_resampled")
+VITDET = ("vitdet", "vitdet_paper_positions")
+WINDOWED = (*SAM, *VITDET)
+POSITIONS = ("sam", "sam_resampled")  # looked up among all offsets; ViTDet's by line
 LINES = (2 + 2, 3 + 5, 2 + 2)  # of the tables of relative positions, by block
 TABLES = PLACES * LINES[0] + CELLS * LINES[1] + PLACES * LINES[2]  # lines of all queries
 PAIRS = (PLACES * WINDOW, CELLS * CELLS, PLACES * WINDOW)  # of queries and keys, dense
@@ -233,23 +235,23 @@ def test_products_of_the_first_frame_are_those_that_run(name, attention):
     stream, frame = stream_of(name, TOP, attention=attention), clip(1)[0]
     seen = products_that_ran(observed(stream, frame))
     known = longer_tables(name, positioned(stream, attention))
-    if name in SAM:
+    if name in WINDOWED:
         known += 2 * QKV
-    if name in POSITIONS and attention == "incremental":
-        known += 2 * (2 * LINES[0] - 2) * DIM
+    if name in (*POSITIONS, *VITDET) and attention == "incremental":
+        known += 2 * (LINES[0] if name in VITDET else 2 * LINES[0] - 2) * DIM
         known -= 2 * ROWS * (PLACES - CELLS) * LINES[0] * DIM
     assert products(stream.stats.operations) + known == seen
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_dense_products_are_those_of_the_original_model(name):
-    """Rules leave padding out of linear layers; timm projects the whole windows."""
+    """Rules leave padding out of linear layers; timm projects it, ViTDet here does not."""
     model, frame = build(name), clip(1)[0]
     with torch.inference_mode(), Observer() as observer:
         model.forward_features(frame)
     padding = ROWS * 2 * (PLACES - CELLS) * (QKV + PROJ) if name in SAM else 0
     tokens = CELLS + getattr(model, "num_prefix_tokens", 0)
-    grid = (3, 5) if name in SAM else None
+    grid = (3, 5) if name in WINDOWED else None
     counted = 0
     for block in eventful_blocks(eventful.convert(model, TOP)).values():
         counted += ROWS * products(dense_operations(BlockSize.of(block, grid), tokens))
@@ -281,10 +283,9 @@ def test_dense_operations_of_vitdet_are_those_of_the_paper(size, giga):
 
 
 # Additions of timm's look-up of the tables: a difference of coordinates y - y' for each pair of
-# lines, in the two blocks with windows and in the global one; and where it resamples the tables to
-# 5 and 9 offsets of heads of 8, one a coordinate and two a value.
+# lines, in the two blocks with windows and in the global one.
 _COORDINATES = 2 * (2 * 2 + 2 * 2) + (3 * 3 + 5 * 5)
-LOOK_UP = {"sam": _COORDINATES, "sam_resampled": _COORDINATES + (5 + 9) * (1 + 2 * 8)}
+LOOK_UP = {"sam": _COORDINATES, "sam_resampled": _COORDINATES}
 
 
 @pytest.mark.parametrize("attention", FORMS)
