@@ -1,12 +1,15 @@
 """Small models of the shape of the paper's, in float64, with weights that make mistakes show."""
 
 import copy
+from dataclasses import dataclass
 
 import torch
 
 import eventful
 from eventful.models.vitdet import ViTDetBackbone
 from eventful.models.vivit import SpatialModel
+from eventful.ops import Index
+from eventful.policies import Policy
 
 PATCH, DIM, HEADS, DEPTH, WINDOW = 4, 24, 3, 3, 2
 
@@ -57,3 +60,13 @@ def stream_on(model, policy, **options):
     """On a copy of the model."""
     converted = eventful.convert(copy.deepcopy(model), policy, **options)
     return eventful.Stream(converted, scene_cuts=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed(Policy):
+    """Lets the same tokens (batch, tokens) through, whatever their errors."""
+
+    mask: torch.Tensor
+
+    def select(self, error):
+        return Index.from_mask(self.mask)

@@ -1,27 +1,13 @@
 """Incremental attention is the token-wise-only variant in its outputs, on ViTDet's own blocks."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 
 import eventful
-from eventful.ops import Index
-from eventful.policies import Policy
-from tests.paper_tables.models import frames_of, stream_on, vitdet
+from tests.paper_tables.models import Fixed, frames_of, stream_on, vitdet
 from tests.zoo import relative
 
 GRIDS = {"square, windows fit": (4, 4), "not square, padded both ways": (3, 5)}
-
-
-@dataclass(frozen=True, eq=False)
-class Fixed(Policy):
-    """Lets the same tokens through, whatever their errors."""
-
-    mask: torch.Tensor
-
-    def select(self, error):
-        return Index.from_mask(self.mask)
 
 
 def recorded(stream, frames):
