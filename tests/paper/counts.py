@@ -97,8 +97,15 @@ def whole_attention(size: Size) -> Kinds:
     return products + position_terms(size, size.queries, scores)
 
 
+def class_row(size: Size) -> Kinds:
+    """The class token's row of A, which sampling computes for itself in every form."""
+    chooses = 0 < size.kept < size.tokens
+    return Counter(query_key=size.keys * size.dim if chooses else 0)
+
+
 def dense(size: Size) -> Kinds:
-    return token_wise(size, size.tokens, size.behind, size.behind) + whole_attention(size)
+    tokens = token_wise(size, size.tokens, size.behind, size.behind)
+    return tokens + whole_attention(size) + class_row(size)
 
 
 def gates(size: Size) -> Kinds:
@@ -115,7 +122,7 @@ def eventful(size: Size, form: str, updated: Sequence[int], keys: int = -1) -> K
         updated: Tokens that the gates of QKV, projection and MLP let through.
         keys: Keys among the first of them: pooled ones, or as many as tokens.
     """
-    kinds = token_wise(size, *updated) + gates(size)
+    kinds = token_wise(size, *updated) + gates(size) + class_row(size)
     active, keys = updated[0], updated[0] if keys < 0 else keys
     if form == "dense" or size.window or active == size.tokens:
         return kinds + whole_attention(size)
@@ -149,7 +156,7 @@ def incremental(
     scores = computed * size.keys + 2 * corrected * keys
     kinds = token_wise(size, *updated) + gates(size) + position_terms(size, updated[0], scores)
     products = Counter(query_key=scores * size.dim, attention_value=scores * size.dim)
-    return kinds + products + Counter(additions=2 * corrected * size.dim)
+    return kinds + products + class_row(size) + Counter(additions=2 * corrected * size.dim)
 
 
 def total(kinds: Kinds) -> int:

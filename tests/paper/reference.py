@@ -128,26 +128,29 @@ class QueryKey:
 
 
 class AttentionValue:
-    """A v of one head, by deltas; both gates take the index set of v."""
+    """A v of one head, by deltas; both gates take the index set of v.
+
+    In half precision the factors and the result of every product are rounded; references and the
+    sum are not.
+    """
 
     def __init__(self, variant: Variant) -> None:
-        self.full = variant.attention == "full"
-        self.round = half if variant.half else np.copy
+        self.variant = variant
         self.v_gate, self.a_gate = DeltaGate(), DeltaGate()
-        self.product: Array | None = None
+        self.sum: Array | None = None
 
     def __call__(self, a: Array, v: Array, index: Indices, all_updated: bool) -> Array:
-        a, v = self.round(a), self.round(v)
-        if self.product is None or all_updated or not self.full:
+        if self.sum is None or all_updated or self.variant.attention != "full":
             self.v_gate.u, self.a_gate.u = v.copy(), a.T.copy()
-            self.product = a @ v
-            return self.product
+            self.sum = self.product(a, v)
+            return self.sum
         v_new, v_delta = self.v_gate(v, index)
         a_new, a_delta = (columns.T for columns in self.a_gate(a.T, index))
-        v_delta, a_delta = self.round(v_delta), self.round(a_delta)
-        v_old = self.round(v_new - v_delta)
-        self.product = self.product + a_new @ v_delta + a_delta @ v_old
-        return self.product
+        self.sum = self.sum + self.product(a_new, v_delta) + self.product(a_delta, v_new - v_delta)
+        return self.sum
+
+    def product(self, a: Array, v: Array) -> Array:
+        return half(half(a) @ half(v)) if self.variant.half else a @ v
 
 
 class Attention:
