@@ -195,10 +195,12 @@ def block_operations(
             additions += 2 * corrected * size.width
         case "query_key" if not size.window:
             scored, weighed = some, pairs
+        case "cached" if active == tokens and not size.window:
+            scored = weighed = pairs
         case "cached" if not size.window:
-            scored = weighed = some
+            scored, weighed = some, 2 * tokens * changed
             gates += keys * size.width + size.heads * tokens * keys
-            additions += (changed + 2 * tokens) * size.width if active < tokens else 0
+            additions += (changed + 2 * tokens) * size.width
         case _:
             scored = weighed = pairs
     own = attention == "incremental"

@@ -114,7 +114,7 @@ POOLED = SIZE._replace(cells=6, lines=5)
         # tables: 11 * 5 * 10 = 550, of the 3 updated queries alone 150; biases: 2 H N cells = 264
         ("dense", 660 + 550, 660, 242, 132 + 264),
         ("query_key", 180 + 440 + 550, 660, 242, 132 + 264),  # (M cells + N new) H d
-        ("cached", 620 + 550, 620, 242 + 60 + 132, 132 + 264 + 40 + 220),
+        ("cached", 620 + 550, 880, 242 + 60 + 132, 132 + 264 + 40 + 220),  # 2 N new H d
         ("incremental", (5 * 6 + 2 * 7 * 4) * 10 + 150, 860, 242, 132 + 140 + 2 * 2 * 86),
     ],
 )
