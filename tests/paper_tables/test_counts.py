@@ -74,6 +74,13 @@ def test_updates_by_hand(size, r):
     assert model.update("cached", r) == update_by_hand(size, r, "full")
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("r", "pooled"), [(128, 32), (777, 200), (1024, 413)])
+def test_updates_with_pooled_keys_by_hand(size, r, pooled):
+    found = vitdet(size, 2).update("cached", r, pooled)
+    assert found == update_by_hand(size, r, "full", pooled)
+
+
 @pytest.mark.parametrize(
     ("name", "side", "classes"), [("vivit_b_epic", 20, 97), ("vivit_b_kinetics", 14, 400)]
 )
