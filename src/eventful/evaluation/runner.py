@@ -1,0 +1,142 @@
+"""One setting of a model on one video after another, and what each frame took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from eventful.convert import convert, restore
+from eventful.evaluation.settings import Setting
+from eventful.inputs import Inputs
+from eventful.policies import KeepAll
+from eventful.stream import Stream
+
+
+class Step(NamedTuple):
+    """What one frame took, over all batch rows.
+
+    Attributes:
+        operations: Multiply-accumulates.
+        dense_operations: Those of the dense model.
+        milliseconds: Wall time of the model.
+        first: Whether it was computed in full.
+    """
+
+    operations: int
+    dense_operations: int
+    milliseconds: float
+    first: bool
+
+
+class Runner:
+    """Runs the frames of one video after another, and keeps what each of them took.
+
+    Several runners share a model's weights: it is converted for each of them and restored. As in
+    every reproduction of the paper, scene cuts are not looked for.
+
+    Without a policy the model runs as it is. The first frame of a video then goes through a stream
+    all the same, which computes it in full and counts its operations; the others are of equal size.
+
+    Args:
+        model: A model that is not converted.
+        setting: How to run it.
+        method: The model's method that takes frames.
+
+    Attributes:
+        steps: Of the frames since the last `start`.
+        watch: Called after each frame with the number of frames since the last `start`.
+
+    Raises:
+        ValueError: The model cannot be converted in this way.
+
+    Example:
+        >>> import timm
+        >>> from eventful import TopR
+        >>> model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=5).eval()
+        >>> runner = Runner(model, Setting("token-wise", TopR(2), {"attention": "dense"}))
+        >>> for video in torch.rand(2, 3, 1, 3, 32, 32):
+        ...     runner.start()
+        ...     logits = [runner(frame) for frame in video]
+        >>> [step.first for step in runner.steps]
+        [True, False, False]
+    """
+
+    def __init__(self, model: nn.Module, setting: Setting, method: str = "forward") -> None:
+        self._stream = _stream(model, setting, method)
+        self._dense = _Dense(model, method) if setting.policy is None else None
+        self._shape: torch.Size | None = None
+        self.steps: list[Step] = []
+        self.watch: Callable[[int], None] | None = None
+
+    def start(self) -> None:
+        """Begin a video: its first frame is computed in full."""
+        self._stream.reset()
+        self._shape, self.steps = None, []
+
+    def __call__(self, frame: Tensor) -> Any:
+        """Run one frame.
+
+        Args:
+            frame: (batch, channels, height, width) in [0, 1], not normalised.
+
+        Returns:
+            What the model's method returns.
+
+        Raises:
+            ValueError: The frame does not fit the model, or the policy not the frame.
+        """
+        if self._dense is None or frame.shape != self._shape:
+            output, step = self._run(frame)
+        else:
+            output, milliseconds = self._dense(frame)
+            count = self.steps[-1].dense_operations
+            step = Step(count, count, milliseconds, first=False)
+        self._shape = frame.shape
+        self.steps.append(step)
+        if self.watch is not None:
+            self.watch(len(self.steps))
+        return output
+
+    def _run(self, frame: Tensor) -> tuple[Any, Step]:
+        output, stats = self._stream(frame), self._stream.stats
+        first = bool(stats.flushes) and stats.flushes[-1].frame == stats.frames - 1
+        counts = stats.operations.total, stats.dense_operations.total
+        return output, Step(*counts, stats.seconds * 1e3, first)
+
+
+class _Dense:
+    """The model as it is, timed as streams are."""
+
+    def __init__(self, model: nn.Module, method: str) -> None:
+        self._call = model if method == "forward" else getattr(model, method)
+        self._inputs = Inputs(model, normalize=True)
+        self._weight = next(model.parameters())
+
+    @torch.inference_mode()
+    def __call__(self, frame: Tensor) -> tuple[Any, float]:
+        x = self._inputs.prepare(frame, self._weight, number=0)
+        start = _now(x)
+        output = self._call(x)
+        return output, (_now(x) - start) * 1e3
+
+
+def _stream(model: nn.Module, setting: Setting, method: str) -> Stream:
+    if setting.policy is None:
+        convert(model, KeepAll(), attention="dense")
+    else:
+        convert(model, setting.policy, **setting.options)
+    try:
+        return Stream(model, normalize=True, scene_cuts=None, method=method)
+    finally:
+        restore(model)
+
+
+def _now(x: Tensor) -> float:
+    """The time when all work queued on x's device is done."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()

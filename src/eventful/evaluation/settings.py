@@ -1,0 +1,105 @@
+"""What is evaluated: a variant of the method, and a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from eventful.paper.rows import Row
+from eventful.policies import KeepAll, Policy
+
+_FULL = {"attention": "cached", "half_precision": True}
+
+# Options of `eventful.convert`, by the names of the paper's rows; two further ones at the end.
+VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "dense": {},
+        "full": _FULL,
+        "query-key": {"attention": "query_key"},
+        "token-wise": {"attention": "dense"},
+        "stgt": {"attention": "dense", "gate": "stgt"},
+        "spatial": {"attention": "dense", "pooling": 2},
+        "spatiotemporal": _FULL | {"pooling": 2},
+        "incremental": {"attention": "incremental"},
+        "incremental-pooled": {"attention": "incremental", "pooling": 2},
+    }
+)
+_UNGATED: Mapping[str, Policy | None] = {"dense": None, "spatial": KeepAll()}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A variant and a policy.
+
+    Attributes:
+        variant: What it is called.
+        policy: Of all gates; None runs the model as it is.
+        options: Further arguments of `eventful.convert`.
+
+    Example:
+        >>> from eventful import TopR
+        >>> Setting("full", TopR(512), VARIANTS["full"]).name, Setting("dense", None).name
+        ('full, top:512', 'dense')
+    """
+
+    variant: str
+    policy: Policy | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: Row) -> Setting:
+        """A row of the paper's tables; its threshold rows are `full` with another policy.
+
+        Example:
+            >>> from eventful.paper import rows
+            >>> [Setting.of(row).name for row in rows("B")][:2]
+            ['dense', 'full, threshold:0.2']
+        """
+        variant = "full" if row.entry.variant == "threshold" else row.entry.variant
+        return cls(variant, row.policy, row.options)
+
+    @property
+    def name(self) -> str:
+        """The variant and, unless it lets every token through, the policy."""
+        if self.variant in _UNGATED:
+            return self.variant
+        return f"{self.variant}, {self.policy}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        policy = None if self.policy is None else str(self.policy)
+        return {"variant": self.variant, "policy": policy, "options": dict(self.options)}
+
+
+def combined(variants: Sequence[str], policies: Sequence[Policy]) -> list[Setting]:
+    """Combine variants with policies; those that gate nothing come once.
+
+    Args:
+        variants: Keys of `VARIANTS`.
+        policies: For each of them.
+
+    Raises:
+        ValueError: A variant is unknown, or there is no policy for one that needs it.
+
+    Example:
+        >>> from eventful import TopR
+        >>> [one.name for one in combined(["dense", "stgt"], [TopR(256), TopR(512)])]
+        ['dense', 'stgt, top:256', 'stgt, top:512']
+    """
+    found = [one for variant in variants for one in _settings(variant, policies)]
+    return list({one.name: one for one in found}.values())
+
+
+def _settings(variant: str, policies: Sequence[Policy]) -> list[Setting]:
+    if variant not in VARIANTS:
+        near = get_close_matches(variant, VARIANTS, n=1)
+        hint = f"; do you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"expected a variant out of {', '.join(VARIANTS)}, got {variant!r}{hint}")
+    if variant in _UNGATED:
+        return [Setting(variant, _UNGATED[variant], VARIANTS[variant])]
+    if not policies:
+        raise ValueError(f"the variant {variant!r} needs a policy, such as top:512")
+    return [Setting(variant, policy, VARIANTS[variant]) for policy in policies]
