@@ -1,0 +1,38 @@
+"""Quality against cost of the paper's models on their data sets; needs the extra `eval`.
+
+A task (`TASKS`) is a model on a data set with its score, a setting a variant of the method with a
+policy. `evaluate` runs settings over the videos of a task, one video at a time, and goes on where a
+run was ended.
+"""
+
+from eventful.evaluation.actions import ActionTask
+from eventful.evaluation.outputs import report, write_report
+from eventful.evaluation.runner import Runner, Step
+from eventful.evaluation.running import Evaluation, Progress, evaluate
+from eventful.evaluation.settings import VARIANTS, Setting, combined
+from eventful.evaluation.store import Result, Store
+from eventful.evaluation.summary import SettingReport
+from eventful.evaluation.task import Task
+from eventful.evaluation.tasks import TASKS, Choice, TaskKind, task_kind
+
+__all__ = [
+    "TASKS",
+    "VARIANTS",
+    "ActionTask",
+    "Choice",
+    "Evaluation",
+    "Progress",
+    "Result",
+    "Runner",
+    "Setting",
+    "SettingReport",
+    "Step",
+    "Store",
+    "Task",
+    "TaskKind",
+    "combined",
+    "evaluate",
+    "report",
+    "task_kind",
+    "write_report",
+]
