@@ -1,0 +1,187 @@
+"""`eventful evaluate`: quality against cost on a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from torch import nn
+
+from eventful import evaluation
+from eventful.evaluation import Choice, TaskKind, combined, task_kind
+from eventful.finetuning import load_finetuned
+from eventful.models.weights import KINDS, load
+from eventful.models.weights.files import sha256
+from eventful.policies import Policy
+
+RANDOM = "random"
+_SHOWN = 5  # problems that the table names
+_UNITS = {
+    "frame": (1e9, "G operations\na frame", "ms a frame"),
+    "video": (1e12, "T operations\na video", "ms a pair\nof frames"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of the command; None leaves the task's own choice."""
+
+    task: str
+    root: Path
+    weights: str | None
+    policies: tuple[Policy, ...]
+    variants: tuple[str, ...] = ("incremental",)
+    split: str | None = None
+    size: int | None = None
+    videos: int | None = None
+    frames: int | None = None
+    tuned: Path | None = None
+    out: Path = Path("eventful-evaluation")
+    strict: bool = False
+    fresh: bool = False
+    times: bool = True
+    device: str = ""
+
+
+def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
+    """Run a task's settings, score them and write the outputs; see `eventful evaluate --help`.
+
+    Returns:
+        The report, as in <task>.json.
+
+    Raises:
+        FileNotFoundError: The weights, or parts of the data set, are not there.
+        ValueError: Something does not fit; the message says what.
+    """
+    kind = task_kind(settings.task)
+    chosen = combined(settings.variants, settings.policies)
+    if settings.weights is None:
+        raise ValueError(no_weights(settings.task, kind))
+    model = load_model(kind, settings.weights, settings.device, settings.tuned)
+    names = ("split", "size", "frames", "strict")
+    given = {name: getattr(settings, name) for name in names}
+    task = kind.make(model, Choice(settings.root, **given))
+    limits = {"videos": settings.videos, "fresh": settings.fresh}
+    with Bar(console, len(chosen)) as bar:
+        found = evaluation.evaluate(task, chosen, settings.out, progress=bar, **limits)
+    about: dict[str, Any] = {"title": kind.title, "model": kind.weights}
+    about["weights"] = provenance(settings.weights, settings.tuned)
+    content = evaluation.report(task, found, about, settings.times)
+    return evaluation.write_report(content, found, settings.out, settings.times)
+
+
+def no_weights(task: str, kind: TaskKind) -> str:
+    """What to say to someone who has no weights."""
+    source = KINDS[kind.weights].source
+    return (
+        f"{task} needs --weights FILE: get {source}, convert it with: eventful weights "
+        f"{kind.weights} CHECKPOINT FILE.safetensors; or try --weights {RANDOM}, which runs all "
+        f"the same, and whose accuracy means nothing"
+    )
+
+
+def load_model(kind: TaskKind, weights: str, device: str, tuned: Path | None) -> nn.Module:
+    """Build a task's model, put weights into it and bring it to a device.
+
+    Raises:
+        FileNotFoundError: A file of weights is not there.
+        ValueError: It does not fit, or the device cannot be used.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = kind.model()
+    if weights != RANDOM:
+        load(model, weights)
+    if tuned is not None:
+        if not kind.weights.startswith("vivit"):
+            raise ValueError(f"--tuned is for models with a temporal part, not for {kind.weights}")
+        load_finetuned(model, tuned)  # type: ignore[arg-type]
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return model.to(torch.device(device or default))
+    except (RuntimeError, AssertionError) as error:
+        what = str(error).partition("\n")[0]
+        raise ValueError(f"--device {device} cannot be used here: {what}") from error
+
+
+def provenance(weights: str, tuned: Path | None) -> dict[str, Any]:
+    """Where weights come from, for JSON; "file" is None for random ones."""
+    found: dict[str, Any] = {"file": None, "sha256": None, "tuned": None}
+    if weights != RANDOM:
+        found |= {"file": Path(weights).name, "sha256": sha256(Path(weights))}
+    if tuned is not None:
+        found["tuned"] = {"file": tuned.name, "sha256": sha256(tuned)}
+    return found
+
+
+class Bar:
+    """Shows how far an evaluation is: videos of all settings, and the frame at hand."""
+
+    def __init__(self, console: Console, settings: int) -> None:
+        text = TextColumn("{task.description}", markup=False)
+        self._progress = Progress(BarColumn(), MofNCompleteColumn(), text, console=console)
+        self._task = self._progress.add_task("", total=None)
+        self._settings = settings
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, at: evaluation.Progress) -> None:
+        """Show it."""
+        frame = f", frame {at.step}" if at.step else ""
+        self._progress.update(
+            self._task,
+            total=at.total * self._settings,
+            completed=at.total * at.settings + at.videos,
+            description=f"{at.setting}: {at.video}{frame}",
+        )
+
+
+def table(report: dict[str, Any]) -> Any:
+    """The report for people."""
+    unit, title, time = _UNITS[report["per"]]
+    view = Table(title=f"{report['title']} with {report['model']}")
+    view.add_column("setting")
+    for name in (*report["measures"], title, "dense", "fewer", "first\nframes", time):
+        view.add_column(name, justify="right")
+    for one in report["settings"]:
+        counts = [_number(one[key], unit) for key in ("operations", "dense_operations")]
+        scores = [_number(one["scores"][name], 1) for name in report["measures"]]
+        ratio, share = one["ratio"], one["first_share"]
+        view.add_row(
+            one["setting"],
+            *scores,
+            *counts,
+            "-" if ratio is None else f"{ratio:.2f}x",
+            "-" if share is None else f"{share:.2%}",
+            _number(one["milliseconds"], 1),
+        )
+    return Group(view, *_notes(report))
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    """What stands below the table."""
+    notes = []
+    if report["weights"]["file"] is None:
+        notes.append("random weights: accuracy means nothing")
+    most = max((one["scored"] for one in report["settings"]), default=0)
+    notes.append(f"{most} {report['per']}s scored; scores in percent")
+    problems = report["problems"]
+    if problems:
+        notes.append(f"{len(problems)} problems with files of the data set, all in the JSON file:")
+        notes += [escape(f"  {one['path']}: {one['reason']}") for one in problems[:_SHOWN]]
+    return [*notes, *map(escape, report["files"])]
+
+
+def _number(value: float | None, unit: float) -> str:
+    return "-" if value is None else f"{value / unit:.2f}"
