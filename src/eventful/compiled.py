@@ -77,7 +77,8 @@ class Verdict(NamedTuple):
 def read(x: Tensor, blocks: Iterable[EventfulBlock], moved: Tensor | None) -> Verdict:
     """Read the verdict on a frame x, in one transfer."""
     states = [block.binding.state.attention for block in blocks if block.binding is not None]
-    overflow = torch.stack([state.overflow for state in states if state is not None]).any()
+    overflows = [state.overflow for state in states if state is not None]
+    overflow = torch.stack([x.new_zeros((), dtype=torch.bool), *overflows]).any()
     flags = [x.isfinite().all().float()[None], overflow.float()[None]]
     finite, overflowed, *changes = torch.cat(flags if moved is None else [*flags, moved]).tolist()
     return Verdict(bool(finite), bool(overflowed), changes)

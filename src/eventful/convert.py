@@ -11,10 +11,11 @@ from torch import nn
 
 from eventful.attention import AttentionName
 from eventful.backbones import ADAPTERS, adapter_for
-from eventful.blocks import EventfulBlock, Gating, Options, Prefix, eventful_blocks
-from eventful.gates import GateKind
+from eventful.blocks import EventfulBlock, eventful_blocks
+from eventful.gates import GateKind, Measure
+from eventful.options import Gating, Options, Prefix
 from eventful.policies import Policy, for_gates
-from eventful.state import STAGES
+from eventful.state import STAGES, Stage
 
 M = TypeVar("M", bound=nn.Module)
 Where = Callable[[str, nn.Module], bool]
@@ -29,6 +30,7 @@ def convert(
     attention: AttentionName = "incremental",
     gate: GateKind = "token",
     gate_before_norm: bool = False,
+    measure: Measure = "error",
     prefix: Prefix = "always",
     pooling: int = 1,
     sampling: int | Mapping[str, int] | None = None,
@@ -45,11 +47,17 @@ def convert(
         policy: The default policy of new streams: one for all gates, or a mapping from gate names
             `<block>.qkv`, `<block>.proj`, `<block>.mlp` (or patterns) to policies.
         where: Called with each block's name and the block; False leaves it as it is.
-        gating: "paper": three gates a block.
+        gating: What a token that is not updated means. "paper": three gates a block; skip
+            connections carry fresh inputs. "hold": the same, but a token that is not updated keeps
+            its old input there too. "input": one gate, the first block's `qkv`, picks tokens for
+            all blocks; the others keep everything.
         attention: "incremental" (exact, linear memory), "cached" (the paper's full form),
             "query_key" or "dense" (its ablations).
         gate: "token", or "stgt" for the baseline of the paper.
         gate_before_norm: Put the QKV and MLP gates before layer norm instead of behind it.
+        measure: What policies pick by: "error" (its norm, as in the paper), "relative" (over the
+            norm of the reference), "age" and "relative-age" (times the frames since the last
+            update).
         prefix: "always" updates class and register tokens on every frame, beside the policy's
             choice; "gated" lets them compete.
         pooling: Average keys and values over cells of so many tokens a side, in blocks that know
@@ -83,6 +91,7 @@ def convert(
         attention,
         gate,
         gate_before_norm,
+        measure,
         prefix,
         pooling,
         half_precision=half_precision,
@@ -93,8 +102,11 @@ def convert(
             "eventful.restore(model) first to convert it with other options"
         )
     found = _blocks_to_convert(model, where)
-    gates = [f"{_label(name)}.{stage}" for name in found for stage in STAGES]
-    policies = for_gates(policy, gates)
+    stages: dict[str, tuple[Stage, ...]] = dict.fromkeys(found, STAGES)
+    if gating == "input":
+        first, *others = found
+        stages = {first: ("qkv",), **dict.fromkeys(others, ())}
+    policies = for_gates(policy, [f"{_label(n)}.{stage}" for n in found for stage in stages[n]])
     samples = _sampling(sampling, [_label(name) for name in found])
     if pooling != 1 and not any(adapter.has_grid for _, adapter in found.values()):
         raise ValueError(
@@ -107,7 +119,7 @@ def convert(
             _label(name),
             _prefix_tokens(model, name),
             replace(options, sampling=samples.get(_label(name))),
-            {stage: policies[f"{_label(name)}.{stage}"] for stage in STAGES},
+            {stage: policies[f"{_label(name)}.{stage}"] for stage in stages[name]},
         )
         for name, (block, adapter) in found.items()
     }

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from eventful.attention import AttentionName, Windows
 from eventful.blocks import EventfulBlock
 from eventful.ops.recompute import OPERATORS
+from eventful.options import Gating
 from eventful.state import STAGES, Grid, Stage
 
 
@@ -83,6 +84,8 @@ class BlockSize(NamedTuple):
         lines: Height plus width of the key grid of relative positions; 0 where there are none.
         cells: Keys of a frame, where keys and values are averaged over cells; 0 elsewhere.
         sampling: Tokens that the block hands on at most; None for all.
+        gating: What a token that is not updated means.
+        gates: The gates that the block has.
     """
 
     dim: int
@@ -95,6 +98,8 @@ class BlockSize(NamedTuple):
     lines: int = 0
     cells: int = 0
     sampling: int | None = None
+    gating: Gating = "paper"
+    gates: tuple[Stage, ...] = STAGES
 
     @classmethod
     def of(cls, block: EventfulBlock, grid: Grid | None = None) -> BlockSize:
@@ -117,6 +122,8 @@ class BlockSize(NamedTuple):
             lines=sum(block.key_grid(grid) or ()),
             cells=0 if pooling is None else pooling.count,
             sampling=block.options.sampling,
+            gating=block.options.gating,
+            gates=block.stages,
         )
 
     def keys(self, tokens: int) -> int:
@@ -130,6 +137,12 @@ class BlockSize(NamedTuple):
     def kept(self, tokens: int) -> int:
         """Tokens that go on, behind attention."""
         return tokens if self.sampling is None else min(self.sampling, tokens)
+
+    def gate_subtractions(self, tokens: int) -> int:
+        """Operations of the gates' subtractions."""
+        kept = self.kept(tokens)
+        sizes = {"qkv": tokens * self.dim, "proj": kept * self.width, "mlp": kept * self.dim}
+        return sum(sizes[stage] for stage in self.gates)
 
     def class_row(self, tokens: int) -> int:
         """Operations of the class token's attention over all tokens, where it chooses some."""
@@ -187,9 +200,12 @@ def block_operations(
     pairs = size.all_pairs(tokens)
     changed = cells if size.cells else active
     some = pairs if active == tokens else active * keys + tokens * changed
-    gates = tokens * size.dim + kept * (size.dim + size.width)
-    additions = 2 * kept * size.dim
+    gates, additions = size.gate_subtractions(tokens), 2 * kept * size.dim
+    if size.gating != "paper":
+        additions = (updated["proj"] + updated["mlp"]) * size.dim
     match attention:
+        case "incremental" if size.gating == "input":
+            scored = weighed = (recomputed if size.window else active) * keys
         case "incremental":
             scored = weighed = recomputed * keys + 2 * corrected * changed
             additions += 2 * corrected * size.width
@@ -225,24 +241,18 @@ def frame_operations(block: EventfulBlock, size: BlockSize, flushed: list[int]) 
         flushed: The batch rows that were computed anew; they count as dense.
     """
     assert block.binding is not None
-    state = block.binding.state
-    work = state.attention
-    assert work is not None
+    state, sets = block.binding.state, block.updated
+    nothing = (0,) * len(sets["qkv"].counts)
+    work, pooled = state.attention, state.buffers.get("pooled")
+    corrected, recomputed = (work.corrected, work.recomputed) if work else (nothing, nothing)
+    cells = pooled.index.counts if pooled and pooled.index else nothing
     total = Operations()
-    pooled = state.buffers.get("pooled")
-    cells = (0,) * len(work.corrected)
-    if pooled is not None and pooled.index is not None:
-        cells = pooled.index.counts
-    rows = list(zip(work.corrected, work.recomputed, cells, strict=True))
-    for row in range(len(rows)):
-        tokens = state.gates["qkv"].index.tokens
+    for row, done in enumerate(zip(corrected, recomputed, cells, strict=True)):
         if row in flushed:
-            total += dense_operations(size, tokens)
+            total += dense_operations(size, state.tokens)
             continue
-        updated: dict[Stage, int] = {
-            stage: state.gates[stage].index.counts[row] for stage in STAGES
-        }
-        total += block_operations(size, block.options.attention, tokens, updated, *rows[row])
+        updated: dict[Stage, int] = {stage: index.counts[row] for stage, index in sets.items()}
+        total += block_operations(size, block.options.attention, state.tokens, updated, *done)
     return total
 
 
@@ -250,16 +260,20 @@ def state_values(size: BlockSize, attention: AttentionName, tokens: int) -> tupl
     """Count what one row of a block remembers.
 
     The place of each token where there are windows is held once, for all rows, and not counted; nor
-    are the whole numbers that say which tokens were sampled.
+    is what there is one number a token of: which were sampled, their ages, norms of references.
 
     Returns:
-        Values held in the model's dtype, or the stream's `state_dtype` (three references, three
-        buffers), and values of the attention state: held in float32 at least, or where there are
-        windows, in the model's dtype.
+        Values held in the model's dtype, or the stream's `state_dtype` (references and buffers),
+        and values of the attention state: held in float32 at least, or where there are windows, in
+        the model's dtype.
     """
     places, kept = size.places or tokens, size.kept(tokens)
-    narrow = tokens * size.dim + kept * (3 * size.dim + size.width) + places * size.buffered
-    narrow += 2 * size.cells * size.width
+    references = size.gate_subtractions(tokens)
+    if size.gating == "input":
+        buffered = places * size.buffered if size.window else 2 * tokens * size.width
+        return references + buffered + tokens * size.dim, size.places * size.width
+    buffered = places * size.buffered + 2 * size.cells * size.width
+    narrow = references + buffered + 2 * kept * size.dim
     if size.window:
         return narrow, places * size.width if attention == "incremental" else 0
     keys = size.keys(tokens)

@@ -12,6 +12,8 @@ from eventful.ops import Index, error_norm, remember_
 from eventful.policies import Policy
 
 GateKind = Literal["token", "stgt"]
+Measure = Literal["error", "relative", "age", "relative-age"]
+MEASURES: tuple[Measure, ...] = ("error", "relative", "age", "relative-age")
 
 
 @dataclass
@@ -22,26 +24,40 @@ class GateState:
         reference: u (batch, tokens, dim), each token's value when it was last let through.
         error: (batch, tokens) L2 norm of u - c on the last frame; 0 on a frame without a choice.
         index: The tokens let through on the last frame.
+        size: (batch, tokens) norm of the reference, where the policy sees relative errors.
+        age: (batch, tokens) frames since a token was let through, where the policy weighs by it.
         before: What stood in the reference where the last frame wrote, kept for `undo_`.
+        before_all: What `size` and `age` were.
     """
 
     reference: Tensor
     error: Tensor
     index: Index
+    size: Tensor | None = None
+    age: Tensor | None = None
     before: Tensor | None = None
+    before_all: tuple[Tensor | None, Tensor | None] = None, None
 
     @classmethod
-    def of(cls, reference: Tensor) -> GateState:
+    def of(
+        cls, reference: Tensor, size: Tensor | None = None, age: Tensor | None = None
+    ) -> GateState:
         """Start from a reference (batch, tokens, dim), as if it had just been let through."""
         batch, tokens, _ = reference.shape
         everything = Index.everything(batch, tokens, reference.device)
         wide = torch.promote_types(reference.dtype, torch.float32)
         error = torch.zeros(batch, tokens, dtype=wide, device=reference.device)
-        return cls(reference, error, everything)
+        return cls(reference, error, everything, size, age)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is remembered, by name."""
+        named = {"reference": self.reference, "size": self.size, "age": self.age}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def undo_(self) -> None:
         """Take the last frame's writes back; error and index are left as they are."""
         if self.before is not None:
+            self.size, self.age = self.before_all
             if self.before.shape == self.reference.shape:
                 self.reference.copy_(self.before)
             else:
@@ -61,6 +77,9 @@ class TokenGate:
     Args:
         kind: "token" or "stgt".
         prefix: Tokens at the front that are always let through, beside those the policy picks.
+        measure_by: What the policy picks by: "error", the norm of e; "relative", that over the norm
+            of u; "age" or "relative-age", either times the frames since the token was let through,
+            so that a small error that lasts is let through in the end.
 
     Example:
         >>> from eventful.policies import TopR
@@ -74,10 +93,13 @@ class TokenGate:
 
     kind: GateKind = "token"
     prefix: int = 0
+    measure_by: Measure = "error"
 
     def __post_init__(self) -> None:
         if self.kind not in ("token", "stgt"):
             raise ValueError(f"gate must be 'token' or 'stgt', got {self.kind!r}")
+        if self.measure_by not in MEASURES:
+            raise ValueError(f"measure must be one of {MEASURES}, got {self.measure_by!r}")
 
     def new_state(self, c: Tensor, dtype: torch.dtype | None = None) -> GateState:
         """Take a whole tensor c (batch, tokens, dim) in, as on the first frame.
@@ -87,7 +109,12 @@ class TokenGate:
             dtype: What the reference is kept in; by default as c.
         """
         form = torch.contiguous_format
-        return GateState.of(c.to(dtype or c.dtype, copy=True, memory_format=form))
+        state = GateState.of(c.to(dtype or c.dtype, copy=True, memory_format=form))
+        if "relative" in self.measure_by:
+            state.size = _norm(state.reference)
+        if "age" in self.measure_by:
+            state.age = torch.zeros_like(state.error)
+        return state
 
     def measure(self, state: GateState, c: Tensor) -> Tensor:
         """Compute the error's norm ||u - c|| of every token, (batch, tokens).
@@ -119,11 +146,38 @@ class TokenGate:
             The index set, and c~ (total, dim). It may share memory with c: read it, do not change
             it.
         """
-        index = policy.select(error[:, self.prefix :]).after_prefix(self.prefix).with_rows(flush)
+        rank = self._rank(state, error)
+        index = policy.select(rank[:, self.prefix :]).after_prefix(self.prefix).with_rows(flush)
         state.error, state.index = error, index
+        state.before_all = (state.size, state.age) if undo else (None, None)
+        self._note(state, c, index)
         if self.kind == "stgt":
             state.before = state.reference.clone() if undo else None
             state.reference.copy_(c)
             return index, index.gather(c)
         state.before = index.gather(state.reference).clone() if undo else None
         return index, remember_(state.reference, c, index.flat)
+
+    def _rank(self, state: GateState, error: Tensor) -> Tensor:
+        """What the policy picks by, (batch, tokens)."""
+        if state.size is not None:
+            error = error / state.size.clamp_min(torch.finfo(error.dtype).tiny)
+        return error if state.age is None else error * (state.age + 1)
+
+    def _note(self, state: GateState, c: Tensor, index: Index) -> None:
+        """Bring norms and ages up to date, in new tensors."""
+        if state.size is not None:
+            new = _norm(index.gather(c).to(state.reference.dtype))
+            every = self.kind == "stgt"
+            state.size = _norm(c) if every else _put(state.size, index, new)
+        if state.age is not None:
+            state.age = _put(state.age + 1, index, state.age.new_zeros(len(index.flat)))
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+
+
+def _put(x: Tensor, index: Index, values: Tensor) -> Tensor:
+    """X (batch, tokens) with other values (total,) at an index set."""
+    return x.flatten().index_copy(0, index.flat, values.to(x.dtype)).view_as(x)

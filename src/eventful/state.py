@@ -12,6 +12,7 @@ from torch import Tensor
 from eventful.attention import AttentionState
 from eventful.buffers import TokenBuffer
 from eventful.gates import GateState
+from eventful.ops import Index
 from eventful.policies import Policy
 
 Stage = Literal["qkv", "proj", "mlp"]
@@ -38,6 +39,7 @@ class Frame:
         anew: Compute attention in full from the buffers, into new state.
         flush: Rows of which every token is updated on this frame.
         reached: Whether the first gate has been reached on this frame.
+        index: What the first gate let through, where it is the only one.
     """
 
     on_first_gate: Callable[[Tensor, Tensor], list[int]]
@@ -49,6 +51,7 @@ class Frame:
     anew: bool = False
     flush: list[int] = field(default_factory=list)
     reached: bool = False
+    index: Index | None = None
 
 
 @dataclass
@@ -67,9 +70,19 @@ class BlockState:
     attention: AttentionState | None = None
     kept: Tensor | None = None
 
+    @property
+    def tokens(self) -> int:
+        """N, the tokens of a frame that reach the block."""
+        gate = self.gates.get("qkv")
+        return self.buffers["mlp"].tokens.shape[1] if gate is None else gate.reference.shape[1]
+
     def tensors(self) -> dict[str, Tensor]:
         """All that is remembered, by name; batch first, except for the order of windows."""
-        named = {f"{stage}.reference": gate.reference for stage, gate in self.gates.items()}
+        named = {
+            f"{stage}.{name}": tensor
+            for stage, gate in self.gates.items()
+            for name, tensor in gate.tensors().items()
+        }
         for stage, buffer in self.buffers.items():
             named[f"{stage}.buffer"] = buffer.tokens
             if buffer.slots is not None:
@@ -94,20 +107,22 @@ class BlockState:
     def from_tensors(cls, named: dict[str, Tensor], turn: int) -> BlockState:
         """Build a state from what `tensors` gave and the attention state's turn."""
         device = next(iter(named.values())).device
-        nothing = (0,) * len(named["qkv.reference"])  # was done on the last frame
+        nothing = (0,) * len(named["mlp.buffer"])  # was done on the last frame
         attention = AttentionState(
             turn=torch.tensor(turn, device=device), corrected=nothing, planned=nothing
         )
         attention.overflow = attention.overflow.to(device)
-        state = cls(attention=attention, kept=named.get("kept"))
+        state = cls(kept=named.get("kept"))
         for name, tensor in named.items():
             part, _, kind = name.partition(".")
             if part == "attention":
                 attention.tensors[kind] = tensor
+                state.attention = attention
             elif kind == "buffer":
                 state.buffers[cast(Stage, part)] = TokenBuffer(tensor, named.get(f"{part}.slots"))
             elif kind == "reference":
-                state.gates[cast(Stage, part)] = GateState.of(tensor)
+                more = named.get(f"{part}.size"), named.get(f"{part}.age")
+                state.gates[cast(Stage, part)] = GateState.of(tensor, *more)
         return state
 
 

@@ -25,7 +25,7 @@ from eventful.cuts import SceneCuts, change
 from eventful.gates import GateState
 from eventful.inputs import Inputs, refuse
 from eventful.policies import Policy, for_gates
-from eventful.state import STAGES, Binding, BlockState, Frame
+from eventful.state import Binding, BlockState, Frame
 from eventful.stats import Stats
 
 
@@ -292,7 +292,7 @@ class Stream:
         states = {
             name: BlockState.from_tensors(
                 {key: tensor.to(self._device, copy=True) for key, tensor in tensors.items()},
-                content["turns"][name],
+                content["turns"].get(name, 0),
             )
             for name, tensors in content["tensors"].items()
         }
@@ -473,11 +473,10 @@ class Stream:
             _binding(block).state.forget_undo()
         for name, block in self._blocks.items():
             used += frame_operations(block, self._sizes[name], list(self._flushed))
-            gates = _binding(block).state.gates
-            for _ in gates["qkv"].index.counts:
+            for _ in range(len(self._histories)):
                 dense += self._original_operations[name]
-            for stage in STAGES:
-                self.stats.updated[f"{name}.{stage}"] = gates[stage].index.counts
+            for stage, gate in _binding(block).state.gates.items():
+                self.stats.updated[f"{name}.{stage}"] = gate.index.counts
         for row, reason in self._flushed.items():
             self.stats.flush(row, reason)
         self.stats.count(used, dense)
@@ -491,7 +490,7 @@ class Stream:
         tokens, sampled = 0, False
         for name, block in self._blocks.items():
             if not sampled:
-                tokens = _binding(block).state.gates["qkv"].index.tokens
+                tokens = _binding(block).state.tokens
             sampled = sampled or block.options.sampling is not None
             size = original_size(block, _binding(block).grid)
             self._original_operations[name] = dense_operations(size, tokens)
@@ -500,7 +499,7 @@ class Stream:
         return {
             f"{name}.{stage}": _binding(block).policies[stage]
             for name, block in self._blocks.items()
-            for stage in STAGES
+            for stage in block.stages
         }
 
     def _state_bytes(self) -> int:

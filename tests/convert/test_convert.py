@@ -51,6 +51,7 @@ def test_signature_and_defaults_are_those_of_the_design():
         ("attention", inspect.Parameter.KEYWORD_ONLY, "incremental"),
         ("gate", inspect.Parameter.KEYWORD_ONLY, "token"),
         ("gate_before_norm", inspect.Parameter.KEYWORD_ONLY, False),
+        ("measure", inspect.Parameter.KEYWORD_ONLY, "error"),
         ("prefix", inspect.Parameter.KEYWORD_ONLY, "always"),
         ("pooling", inspect.Parameter.KEYWORD_ONLY, 1),
         ("sampling", inspect.Parameter.KEYWORD_ONLY, None),
@@ -181,7 +182,7 @@ def test_two_towers_are_both_converted():
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("gating", "hold"),
+        ("gating", "none"),
         ("attention", "flash"),
         ("gate", "tokens"),
         ("gate_before_norm", "yes"),

@@ -42,7 +42,7 @@ def block_of(attention, counts, corrected, recomputed):
     """What `frame_operations` reads of a stream's block behind its frame."""
     gates = {
         stage: GateState(
-            torch.zeros(0), torch.zeros(0), Index(torch.zeros(0), counts_of_stage, tokens=11)
+            torch.zeros(1, 11, 0), torch.zeros(0), Index(torch.zeros(0), counts_of_stage, tokens=11)
         )
         for stage, counts_of_stage in counts.items()
     }
@@ -55,7 +55,9 @@ def block_of(attention, counts, corrected, recomputed):
         window_size=0,
         key_grid=lambda grid: None,
         pooling=lambda grid: None,
-        options=SimpleNamespace(attention=attention, sampling=None),
+        options=SimpleNamespace(attention=attention, sampling=None, gating="paper"),
+        stages=STAGES,
+        updated={stage: gate.index for stage, gate in gates.items()},
         linears=lambda: LAYERS,
         binding=SimpleNamespace(state=BlockState(gates, attention=work)),
     )
@@ -124,6 +126,23 @@ def test_a_block_with_pooled_keys_by_hand(attention, query_key, attention_value,
     assert counted.query_key == query_key
     assert counted.attention_value == attention_value
     assert (counted.gates, counted.additions) == (gates, additions)
+
+
+def test_held_inputs_are_added_for_updated_tokens_alone():
+    held = SIZE._replace(gating="hold")
+    counted = block_operations(held, "dense", 11, UPDATED)
+    assert counted.additions == (2 + 4) * 6
+    assert counted.gates == 242
+
+
+def test_one_gate_costs_the_share_of_updated_tokens():
+    one = SIZE._replace(gating="input", gates=("qkv",))
+    updated = dict.fromkeys(STAGES, 3)
+    counted = block_operations(one, "incremental", 11, updated)
+    assert (counted.query_key, counted.attention_value) == (3 * 11 * 10, 3 * 11 * 10)
+    assert (counted.gates, counted.additions) == (11 * 6, 2 * 3 * 6)
+    assert block_operations(one._replace(gates=()), "incremental", 11, updated).gates == 0
+    assert state_values(one, "incremental", 11) == (11 * 6 + 2 * 11 * 10 + 11 * 6, 0)
 
 
 def test_a_block_that_samples_by_hand():

@@ -11,6 +11,7 @@ from torch import nn
 
 import eventful
 from eventful.attention import Dense, Windowed
+from eventful.mixing import relative_positions
 from eventful.ops import Index
 from eventful.policies import Policy
 from tests.zoo import FAMILIES, ROTARY, TOLERANCE, build, clip, relative
@@ -49,12 +50,11 @@ def states(stream):
 
 def full_attention(block, buffer):
     """Full attention over a buffer, in its own order of tokens."""
-    width = 3 * block.heads * block.head_dim
     form = Dense(block.heads, block.scale)
     if block.window_size:
         form = Windowed(block.heads, block.scale, size=block.window_size**2, keep=False)
-    bias = block._bias(buffer[..., width:], block.binding.grid)
-    return form.start(buffer[..., :width], bias)[0]
+    bias = relative_positions(block, buffer, block.binding.grid)
+    return form.start(buffer[..., : block.width], bias)[0]
 
 
 @pytest.mark.parametrize("name", ROTARY)

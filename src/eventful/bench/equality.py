@@ -8,6 +8,7 @@ from torch import Tensor
 from eventful.attention import Dense, Windowed
 from eventful.bench.case import UnequalError
 from eventful.blocks import EventfulBlock, eventful_blocks
+from eventful.mixing import relative_positions
 from eventful.state import BlockState
 from eventful.stream import Stream
 
@@ -78,9 +79,8 @@ def _full_attention(block: EventfulBlock, state: BlockState) -> Tensor:
     """Full attention in float64 over a block's buffer, in the buffer's order of tokens."""
     assert block.binding is not None
     buffer = state.buffers["qkv"].tokens.double()
-    width = 3 * block.heads * block.head_dim
     form = Dense(block.heads, block.scale)
     if block.window_size:
         form = Windowed(block.heads, block.scale, size=block.window_size**2, keep=False)
-    bias = block._bias(buffer[..., width:], block.binding.grid)
-    return form.start(buffer[..., :width], bias)[0]
+    bias = relative_positions(block, buffer, block.binding.grid)
+    return form.start(buffer[..., : block.width], bias)[0]
