@@ -4,14 +4,14 @@ What the arrays mean is computed by `plain_vitdet.py` and `plain_vivit.py`.
 """
 
 import numpy as np
+
+from eventful.models.vitdet.backbone import ViTDetBackbone
 from eventful.models.vitdet.box_heads import BoxHead, BoxHeads
 from eventful.models.vitdet.detector import ViTDet
 from eventful.models.vitdet.mask_head import MaskHead
+from eventful.models.vitdet.pyramid import SimplePyramid
 from eventful.models.vitdet.rpn import RPN
 from eventful.models.vivit import ViViT
-
-from eventful.models.vitdet.backbone import ViTDetBackbone
-from eventful.models.vitdet.pyramid import SimplePyramid
 
 LINES, COLUMNS = 3, 5  # the token grid of the small models
 DIM, HEADS, CHANNELS, HIDDEN, CLASSES = 12, 3, 8, 11, 7
