@@ -123,8 +123,10 @@ def test_what_is_not_finite_is_not_proposed():
         (proposals,) = rpn(features, SIZES[:1])
         assert len(proposals) > 50
         assert proposals.isfinite().all()
-        rpn.head.bbox_pred.bias.fill_(math.nan)
-        assert rpn(features, SIZES[:1])[0].shape == (0, 4)
+        for bias in (rpn.head.cls_logits.bias, rpn.head.bbox_pred.bias):
+            bias.fill_(math.inf)
+            assert rpn(features, SIZES[:1])[0].shape == (0, 4)
+            bias.fill_(0)
 
 
 def plain_norm(x, weight, bias):
