@@ -1,22 +1,17 @@
-"""Commands and their options."""
+"""The commands that people run, and their options; `research` has those of the paper."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from eventful.attention import FORMS
 from eventful.bench import SUITES
-from eventful.cli import benching, inspection, missing, running
-from eventful.cli import weights as checkpoints
-from eventful.models.weights import KINDS
+from eventful.cli import benching, inspection, research, running
+from eventful.cli.output import Json, errors, show
 from eventful.policies import parse
 
 app = typer.Typer(
@@ -32,7 +27,6 @@ PolicyText = Annotated[
 ]
 Attention = Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}.")]
 STATE_DTYPES = running.STATE_DTYPES
-Json = Annotated[bool, typer.Option("--json", help="Print JSON alone to standard output.")]
 
 
 @app.callback()
@@ -80,7 +74,7 @@ def run(
     Writes overlay.mp4 (input, result, error of the gate, updated patches), frames.csv,
     summary.json and summary.png. Ctrl-C ends early and leaves all four for the frames done.
     """
-    with _errors():
+    with errors():
         summary = running.run(
             running.Settings(
                 video=video,
@@ -100,7 +94,7 @@ def run(
             ),
             Console(stderr=True),
         )
-    _print(summary, json_output, running.table)
+    show(summary, json_output, running.table)
     if summary["interrupted"]:
         raise typer.Exit(130)
 
@@ -117,9 +111,9 @@ def inspect(
 
     Nothing is downloaded or computed: the model is built without weights.
     """
-    with _errors():
+    with errors():
         report = inspection.inspect(model, parse(policy), size, attention)
-    _print(report, json_output, inspection.table)
+    show(report, json_output, inspection.table)
     if not report["converts"]:
         raise typer.Exit(1)
 
@@ -157,7 +151,7 @@ def bench(
     Every case tests its contenders before it times them; one that fails has no speed, and the exit
     code is 1. Writes <suite>.json, .png and .svg; cases measured again replace their older entry.
     """
-    with _errors():
+    with errors():
         settings = benching.Settings(
             suite=suite,
             patterns=tuple(case or ()),
@@ -172,43 +166,12 @@ def bench(
         )
         if list_cases:
             names = [case.name for case in benching.chosen(settings)]
-            _print({"cases": names}, json_output, lambda result: "\n".join(result["cases"]))
+            show({"cases": names}, json_output, lambda result: "\n".join(result["cases"]))
             return
         result = benching.bench(settings, Console(stderr=True))
-    _print(result, json_output, benching.table)
+    show(result, json_output, benching.table)
     if not result["ok"]:
         raise typer.Exit(1)
 
 
-@app.command()
-def weights(
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
-    file: Annotated[Path, typer.Argument(help="The checkpoint as published.")],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    json_output: Json = False,
-) -> None:
-    """Convert a published checkpoint into safetensors; no code in it runs.
-
-    Prints which names were used and which were left out, and why.
-    """
-    with _errors():
-        result = checkpoints.convert(kind, file, out)
-    _print(result, json_output, checkpoints.table)
-
-
-def _print(result: dict[str, Any], as_json: bool, table: Any) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    else:
-        Console().print(table(result))
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn a user's mistake into one line; anything else is ours and keeps its traceback."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        text = missing(error) if isinstance(error, ImportError) else str(error)
-        sys.stderr.write(f"error: {text}\n")
-        raise typer.Exit(2) from error
+research.add_to(app)

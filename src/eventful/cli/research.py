@@ -1,0 +1,96 @@
+"""The commands around the paper: its checkpoints, its tables, its data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from eventful.cli import paper_table, papers
+from eventful.cli import weights as checkpoints
+from eventful.cli.output import Json, errors, show
+from eventful.models.weights import KINDS
+
+paper = typer.Typer(no_args_is_help=True, help="The paper's tables, counted and run again.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to others."""
+    app.command()(weights)
+    app.add_typer(paper, name="paper")
+
+
+def weights(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
+    file: Annotated[Path, typer.Argument(help="The checkpoint as published.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    json_output: Json = False,
+) -> None:
+    """Convert a published checkpoint into safetensors; no code in it runs.
+
+    Prints which names were used and which were left out, and why.
+    """
+    with errors():
+        result = checkpoints.convert(kind, file, out)
+    show(result, json_output, checkpoints.table)
+
+
+@paper.command("ops")
+def paper_ops(json_output: Json = False) -> None:
+    """Count every entry of the paper's tables, beside the paper's own figure.
+
+    Nothing heavy is run: models are built without weights. What depends on which tokens change is
+    found on the demo clip, and says so.
+    """
+    with errors():
+        report = papers.ops()
+    show(report, json_output, papers.ops_table)
+
+
+@paper.command("table")
+def paper_table_(
+    name: Annotated[str, typer.Argument(help="1, A, B, C, D or E.", metavar="TABLE")],
+    root: Annotated[Path, typer.Option(help="Folder of the table's data set.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="What `eventful weights` has written for the model.")
+    ] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option(help="Folder with DIR/<r> as `eventful finetune train` writes it (A, D)."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("eventful-paper"),
+    videos: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a video at most (ImageNet VID).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda [the GPU, if any].")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a file of no use.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what --out holds.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Run every row of a table of the paper on real data, beside the paper's figures.
+
+    Rows without data, or without the temporal model tuned for them, are skipped and say why. A run
+    that was ended goes on where it was. The exit code is 1 if every row was skipped.
+    """
+    with errors():
+        result = paper_table.table(
+            paper_table.TableSettings(
+                table=name,
+                root=root,
+                weights=weights,
+                tuned=tuned,
+                out=out,
+                videos=videos,
+                frames=frames,
+                device=device,
+                strict=strict,
+                fresh=fresh,
+            ),
+            Console(stderr=True),
+        )
+    show(result, json_output, paper_table.table_table)
+    if all(row["measured"] is None for row in result["rows"]):
+        raise typer.Exit(1)
