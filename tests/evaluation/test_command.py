@@ -103,6 +103,19 @@ def test_without_times_two_runs_say_the_same(settings, tmp_path, console):
     assert len({(tmp_path / out / "vid.csv").read_text() for out in ("one", "two")}) == 1
 
 
+def test_ctrl_c_says_that_nothing_is_lost(settings, console, monkeypatch):
+    def interrupt(self, at):
+        if at.step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command.Bar, "__call__", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            command.evaluate(settings, console)
+    assert "the same command goes on where it was" in console.file.getvalue()
+    assert command.evaluate(settings, console)["settings"][0]["videos"] == 2
+
+
 def test_random_weights_are_named_everywhere(settings, console):
     report = command.evaluate(replace(settings, weights="random"), console)
     assert report["weights"] == {"file": None, "sha256": None, "tuned": None}
@@ -138,7 +151,7 @@ def test_actions(kinetics_root, tmp_path, console):
     assert set(dense["scores"]) == {"top1", "top5"}
     assert dense["scores"]["top5"] == 100
     assert report["per"] == "video"
-    assert "T operations" in shown(command.table(report), console)
+    assert "10¹² ops" in shown(command.table(report), console)
     with (tmp_path / "kinetics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows[:5]] == ["0", "1", "2", "0", ""]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -23,8 +26,8 @@ from eventful.policies import Policy
 RANDOM = "random"
 _SHOWN = 5  # problems that the table names
 _UNITS = {
-    "frame": (1e9, "G operations\na frame", "ms a frame"),
-    "video": (1e12, "T operations\na video", "ms a pair\nof frames"),
+    "frame": (1e9, "10⁹ ops\na frame", "ms a frame"),
+    "video": (1e12, "10¹² ops\na video", "ms a pair\nof frames"),
 }
 
 
@@ -58,6 +61,7 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
     Raises:
         FileNotFoundError: The weights, or parts of the data set, are not there.
         ValueError: Something does not fit; the message says what.
+        KeyboardInterrupt: Ctrl-C; what is done is kept.
     """
     kind = task_kind(settings.task)
     chosen = combined(settings.variants, settings.policies)
@@ -68,12 +72,22 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
     given = {name: getattr(settings, name) for name in names}
     task = kind.make(model, Choice(settings.root, **given))
     limits = {"videos": settings.videos, "fresh": settings.fresh}
-    with Bar(console, len(chosen)) as bar:
+    with Bar(console, len(chosen)) as bar, _told(console):
         found = evaluation.evaluate(task, chosen, settings.out, progress=bar, **limits)
     about: dict[str, Any] = {"title": kind.title, "model": kind.weights}
     about["weights"] = provenance(settings.weights, settings.tuned)
     content = evaluation.report(task, found, about, settings.times)
     return evaluation.write_report(content, found, settings.out, settings.times)
+
+
+@contextmanager
+def _told(console: Console) -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("ended; the same command goes on where it was")
+        raise
 
 
 def no_weights(task: str, kind: TaskKind) -> str:
@@ -149,22 +163,22 @@ class Bar:
 
 def table(report: dict[str, Any]) -> Any:
     """The report for people."""
-    unit, title, time = _UNITS[report["per"]]
-    view = Table(title=f"{report['title']} with {report['model']}")
+    unit, operations, time = _UNITS[report["per"]]
+    title = f"{report['title']} with {report['model']}"
+    view = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     view.add_column("setting")
-    for name in (*report["measures"], title, "dense", "fewer", "first\nframes", time):
+    for name in (*report["measures"], operations, "fewer", "first\nframes", time):
         view.add_column(name, justify="right")
     for one in report["settings"]:
-        counts = [_number(one[key], unit) for key in ("operations", "dense_operations")]
         scores = [_number(one["scores"][name], 1) for name in report["measures"]]
         ratio, share = one["ratio"], one["first_share"]
         view.add_row(
             one["setting"],
             *scores,
-            *counts,
+            _number(one["operations"], unit),
             "-" if ratio is None else f"{ratio:.2f}x",
             "-" if share is None else f"{share:.2%}",
-            _number(one["milliseconds"], 1),
+            _number(one["milliseconds"], 1, 1),
         )
     return Group(view, *_notes(report))
 
@@ -175,7 +189,10 @@ def _notes(report: dict[str, Any]) -> list[str]:
     if report["weights"]["file"] is None:
         notes.append("random weights: accuracy means nothing")
     most = max((one["scored"] for one in report["settings"]), default=0)
-    notes.append(f"{most} {report['per']}s scored; scores in percent")
+    unit, operations, _ = _UNITS[report["per"]]
+    dense = _number(report["settings"][0]["dense_operations"], unit)
+    what = operations.replace("\n", " ")
+    notes.append(f"{most} {report['per']}s scored, in percent; the dense model: {dense} {what}")
     problems = report["problems"]
     if problems:
         notes.append(f"{len(problems)} problems with files of the data set, all in the JSON file:")
@@ -183,5 +200,5 @@ def _notes(report: dict[str, Any]) -> list[str]:
     return [*notes, *map(escape, report["files"])]
 
 
-def _number(value: float | None, unit: float) -> str:
-    return "-" if value is None else f"{value / unit:.2f}"
+def _number(value: float | None, unit: float, digits: int = 2) -> str:
+    return "-" if value is None else f"{value / unit:.{digits}f}"

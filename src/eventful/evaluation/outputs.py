@@ -26,14 +26,15 @@ def report(
     Args:
         task: Its task.
         evaluation: What `evaluate` found.
-        about: What else to say, such as where weights come from.
+        about: What else to say: "title", the data set's; "weights" with the name of their "file",
+            None for random ones.
         times: Say how long frames took; leave it out where the machine was busy.
 
     Returns:
         "task", "measures" (their names; scores are in percent), "per" (what operations are stated
         for), "settings", "paper" (its rows for this model and size), "problems", provenance.
 
-    Example: see the tests of `eventful evaluate`.
+    Example: see `evaluate`.
     """
     found: list[dict[str, Any]] = []
     for one in evaluation.settings:
@@ -103,6 +104,8 @@ def write_report(
 
     Returns:
         The content with the names of the files.
+
+    Example: see `evaluate`.
     """
     folder, task = Path(folder), content["task"]
     files = [folder / f"{task}.{kind}" for kind in ("json", "csv", "png", "svg")]

@@ -59,7 +59,7 @@ def evaluate(
     fresh: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Evaluation:
-    """Run every setting over the videos, one setting after the other, and score each.
+    r"""Run every setting over the videos, one setting after the other, and score each.
 
     A setting has the device for itself, since the state of the paper's full form alone takes
     gigabytes and times are to be of one model. The price is that frames are decoded anew for each.
@@ -80,7 +80,30 @@ def evaluate(
         FileNotFoundError: A file is missing and the data set is strict; for other problems
             ValueError.
 
-    Example: see the tests of `eventful evaluate`.
+    Example:
+        >>> import json, tempfile
+        >>> import numpy as np
+        >>> from eventful import TopR
+        >>> from eventful.datasets import Kinetics, Views
+        >>> from eventful.evaluation import ActionTask, combined, report, write_report
+        >>> from eventful.models.vivit import ViViT
+        >>> from eventful.video import Writer
+        >>> model = ViViT(classes=1, img_size=16, frames=4, dim=24, heads=3, depth=2).eval()
+        >>> root = Path(tempfile.mkdtemp())
+        >>> _ = (root / "val.csv").write_text(
+        ...     "label,youtube_id,time_start,time_end,split\nzumba,a,0,1,val")
+        >>> with Writer(root / "a_000000_000001.mp4", rate=25) as writer:
+        ...     for level in range(8):
+        ...         writer.write(np.full((16, 24, 3), 20 * level, np.uint8))
+        >>> data = Kinetics(root, views=Views(frames=4, size=16, stride=1))
+        >>> task = ActionTask("kinetics", model, data)
+        >>> found = evaluate(task, combined(["dense", "incremental"], [TopR(1)]), root / "out")
+        >>> [one.scores["top1"] for one in found.settings]
+        [100.0, 100.0]
+        >>> about = {"title": "Kinetics", "weights": {"file": None}}
+        >>> content = write_report(report(task, found, about), found, root / "out")
+        >>> [Path(name).name for name in content["files"]]
+        ['kinetics.json', 'kinetics.csv', 'kinetics.png', 'kinetics.svg']
     """
     chosen = list(islice(task.data, videos))
     _check(task, settings, [video.id for video in chosen])
