@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+import typer
 from rich.console import Console
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from eventful.cli import finetuning as command
+from eventful.cli import tuning
 from eventful.datasets import Kinetics, Views
 from eventful.models.vivit import ViViT
 from eventful.policies import TopR
@@ -77,6 +80,7 @@ def shown(table) -> str:
 def test_from_videos_to_accuracy(root, weights, tmp_path, console):
     cached = cache(root, weights, tmp_path / "cache", console)
     assert (cached["videos"], cached["computed"], cached["unreadable"]) == (5, 5, 1)
+    assert cached["setting"]["variant"] == "incremental"
     assert cached["problems"] == {"video": 1}
     assert cached["operations"]["eventful"] < cached["operations"]["dense"]
     about = json.loads((tmp_path / "cache" / "manifest.json").read_text())["about"]
@@ -114,6 +118,39 @@ def test_from_videos_to_accuracy(root, weights, tmp_path, console):
     assert "top-5" in shown(command.classify_table(tuned))
 
 
+class TestCommands:
+    @staticmethod
+    def invoke(*arguments):
+        app = typer.Typer(rich_markup_mode=None)
+        tuning.add_to(app)
+        app.command()(lambda: None)
+        return CliRunner().invoke(app, [str(argument) for argument in ("finetune", *arguments)])
+
+    def test_from_videos_to_accuracy(self, root, weights, tmp_path):
+        held, run = tmp_path / "cache", tmp_path / "run"
+        common = ("kinetics", "--weights", weights, "--json")
+        where = ("--root", root, "--split", "val", "--policy", "top:4", "--out", held)
+        cached = self.invoke("cache", *common, *where)
+        assert cached.exit_code == 0, cached.output
+        assert json.loads(cached.stdout)["videos"] == 5
+        how = ("--epochs", 2, "--learning-rate", 1e-3, "--batch-size", 2, "--loss", "logits")
+        trained = self.invoke("train", *common, "--cache", held, "--out", run, *how)
+        assert trained.exit_code == 0, trained.output
+        result = json.loads(trained.stdout)
+        assert result["settings"]["weight_decay"] == 0.05
+        at = ("--cache", held, "--checkpoint", result["weights"])
+        classified = self.invoke("classify", *common, *at)
+        assert classified.exit_code == 0, classified.output
+        assert json.loads(classified.stdout)["videos"] == 5
+
+    def test_a_mistake_is_one_line(self, root, weights, tmp_path):
+        missing = ("--cache", tmp_path, "--weights", weights)
+        result = self.invoke("classify", "kinetics", *missing)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ")
+        assert "is not a folder that cache_spatial_outputs has made" in result.stderr
+
+
 def test_goes_on_where_it_was(root, weights, tmp_path, console):
     assert cache(root, weights, tmp_path, console, limit=2)["computed"] == 2
     again = cache(root, weights, tmp_path, console)
@@ -129,6 +166,19 @@ def test_a_table_with_fewer_classes_than_the_model_is_refused(
     monkeypatch.setitem(command.DATASETS, "kinetics", part)
     with pytest.raises(ValueError, match="has 2 classes and the model 3; use the complete table"):
         cache(root, weights, tmp_path, console)
+
+
+def test_variants_are_those_of_evaluate(root, weights, tmp_path, console):
+    full = cache(root, weights, tmp_path / "full", console, variant="full")
+    options = json.loads((tmp_path / "full" / "manifest.json").read_text())["options"]["blocks.0"]
+    assert full["setting"]["options"] == {"attention": "cached", "half_precision": True}
+    assert "attention='cached'" in options
+    assert "half_precision=True" in options
+    assert "prefix='gated'" in options
+    dense = cache(root, weights, tmp_path / "dense", console, variant="dense")
+    assert dense["setting"]["policy"] is None
+    with pytest.raises(ValueError, match="expected a variant out of"):
+        cache(root, weights, tmp_path, console, variant="cached")
 
 
 def test_what_is_not_known_is_refused(root, weights, tmp_path, console):

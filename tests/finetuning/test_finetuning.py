@@ -248,7 +248,8 @@ class TestFinetune:
     def test_each_epoch_is_kept_and_can_be_loaded(self, model, cache, tmp_path):
         finetune(model, cache, SETTINGS, tmp_path)
         names = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
-        assert names == [*(f"epoch-00{i}.safetensors" for i in range(5)), "training.pt"]
+        epochs = [f"epoch-00{i}.safetensors" for i in range(1, 5)]
+        assert names == [*epochs, "start.safetensors", "training.pt"]
         other = load_finetuned(vivit(seed=0), tmp_path / "epoch-004.safetensors")
         assert evaluate(other, cache) == evaluate(model, cache)
         assert torch.load(tmp_path / "training.pt", weights_only=True)["epoch"] == 4

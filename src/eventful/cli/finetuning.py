@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from eventful.attention import AttentionName
 from eventful.convert import convert
 from eventful.datasets import Clip, EpicKitchens, Kinetics
+from eventful.evaluation import combined
 from eventful.finetuning import (
     PRESETS,
     CacheProgress,
@@ -31,7 +31,7 @@ from eventful.finetuning import (
 from eventful.finetuning.checkpoints import weights_path
 from eventful.models.vivit import ViViT, vivit_b_epic, vivit_b_kinetics
 from eventful.models.weights import load
-from eventful.policies import Policy
+from eventful.policies import KeepAll, Policy
 
 DATASETS: dict[str, Callable[..., EpicKitchens | Kinetics]] = {
     "epic": EpicKitchens,
@@ -51,7 +51,7 @@ class CacheSettings:
     weights: Path
     policy: Policy
     out: Path
-    attention: AttentionName = "incremental"
+    variant: str = "incremental"
     limit: int | None = None
     strict: bool = False
     device: str = ""
@@ -96,6 +96,8 @@ def cache(settings: CacheSettings, console: Console) -> dict[str, Any]:
         FileNotFoundError: The weights, or parts of the data set, are not there.
         ValueError: Something does not fit; the message says what.
     """
+    [setting] = combined([settings.variant], [settings.policy])
+    policy, options = setting.policy or KeepAll(), {"prefix": "gated", **setting.options}
     model = _model(settings.dataset, settings.weights, settings.device)
     data = DATASETS[settings.dataset](settings.root, settings.split, strict=settings.strict)
     if data.classes != model.head.out_features:
@@ -103,7 +105,7 @@ def cache(settings: CacheSettings, console: Console) -> dict[str, Any]:
             f"the table of {settings.root} has {data.classes} classes and the model "
             f"{model.head.out_features}; use the complete table, or labels would be wrong"
         )
-    convert(model.spatial, settings.policy, attention=settings.attention, prefix="gated")
+    convert(model.spatial, policy, **options)
     total = min(len(data), settings.limit or len(data))
     about = {"dataset": settings.dataset, "split": settings.split, "views": str(data.views)}
     last: CacheProgress | None = None
@@ -122,7 +124,7 @@ def cache(settings: CacheSettings, console: Console) -> dict[str, Any]:
     used, dense = held.operations()
     return {
         "folder": str(settings.out),
-        "policy": str(settings.policy),
+        "setting": setting.as_dict(),
         "videos": len(held),
         "computed": last.computed if last else 0,
         "unreadable": last.unreadable if last else 0,
@@ -191,7 +193,9 @@ def classify(settings: ClassifySettings) -> dict[str, Any]:
 
 def cache_table(result: dict[str, Any]) -> Table:
     """What was cached, for people."""
-    table = _table(f"{result['videos']} videos in {result['folder']}, {result['policy']}")
+    table = _table(f"{result['videos']} videos in {result['folder']}")
+    table.add_row("variant", result["setting"]["variant"])
+    table.add_row("policy", result["setting"]["policy"] or "-")
     table.add_row("computed now", str(result["computed"]))
     table.add_row("unreadable", str(result["unreadable"]))
     for kind, count in result["problems"].items():

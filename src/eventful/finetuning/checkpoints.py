@@ -78,8 +78,8 @@ def save_weights(model: ViViT, path: Path) -> None:
 
 
 def weights_path(folder: Path, epoch: int) -> Path:
-    """Where the weights after an epoch are; epoch 0 are those that training started from."""
-    return folder / f"epoch-{epoch:03}.safetensors"
+    """Where the weights after an epoch are, or those that training started from (epoch 0)."""
+    return folder / (f"epoch-{epoch:03}.safetensors" if epoch else "start.safetensors")
 
 
 def save(model: ViViT, state: State, settings: Settings, fingerprint: str, folder: Path) -> None:

@@ -72,9 +72,10 @@ def finetune(
     """Train the temporal model and the classifier, in place; the spatial model is left alone.
 
     After each epoch `epoch-<number>.safetensors` (weights, for `load_finetuned`) and `training.pt`
-    (the rest) are written. Where the folder holds a run already, its last checkpoint takes the
-    place of the model's weights and training goes on from there, with the same result as if it had
-    never stopped; more epochs may be asked for than before.
+    (the rest) are written, and `start.safetensors` before the first. Where the folder holds a run
+    already, its last checkpoint takes the place of the model's weights and training goes on from
+    there, with the same result as if it had never stopped; more epochs may be asked for than
+    before.
 
     Args:
         model: Put in eval mode at the end.
