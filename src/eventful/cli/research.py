@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from eventful.cli import paper_table, papers
+from eventful.cli import evaluating, paper_table, papers
 from eventful.cli import weights as checkpoints
 from eventful.cli.output import Json, errors, show
+from eventful.evaluation import TASKS, VARIANTS
 from eventful.models.weights import KINDS
+from eventful.policies import parse
 
 paper = typer.Typer(no_args_is_help=True, help="The paper's tables, counted and run again.")
 
@@ -19,6 +21,7 @@ paper = typer.Typer(no_args_is_help=True, help="The paper's tables, counted and 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to others."""
     app.command()(weights)
+    app.command()(evaluate)
     app.add_typer(paper, name="paper")
 
 
@@ -35,6 +38,73 @@ def weights(
     with errors():
         result = checkpoints.convert(kind, file, out)
     show(result, json_output, checkpoints.table)
+
+
+def evaluate(
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
+    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(help="What `eventful weights` has written, or 'random' for a dry run."),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="top:512, fraction:0.25, threshold:1.0 or all. Repeatable."),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(VARIANTS)} [incremental]. Repeatable."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Part of the data set [validation].")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the square frames in pixels (vid) [1024].")
+    ] = None,
+    videos: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a video at most (vid).")
+    ] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint that `eventful finetune train` has written."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("eventful-evaluation"),
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a file of no use.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what --out holds.")] = False,
+    times: Annotated[
+        bool, typer.Option("--times/--no-times", help="Report how long frames took.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda [the GPU, if any].")] = "",
+    json_output: Json = False,
+) -> None:
+    """Run a model over a data set and put its quality beside what it cost.
+
+    Every variant runs with every policy; `dense` and `spatial` gate nothing and run once. State is
+    reset before each video. Writes <task>.json, .csv, .png and .svg. A run that was ended goes on
+    where it was.
+    """
+    with errors():
+        settings = evaluating.Settings(
+            task=task,
+            root=root,
+            weights=weights,
+            policies=tuple(map(parse, policy or ())),
+            variants=tuple(variant or ("incremental",)),
+            split=split,
+            size=size,
+            videos=videos,
+            frames=frames,
+            tuned=tuned,
+            out=out,
+            strict=strict,
+            fresh=fresh,
+            times=times,
+            device=device,
+        )
+        try:
+            report = evaluating.evaluate(settings, Console(stderr=True))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+    show(report, json_output, evaluating.table)
 
 
 @paper.command("ops")
