@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from eventful.cli import evaluating, paper_table, papers
+from eventful.cli import evaluating, paper_table, papers, tuning
 from eventful.cli import weights as checkpoints
 from eventful.cli.output import Json, errors, show
 from eventful.evaluation import TASKS, VARIANTS
@@ -22,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands to others."""
     app.command()(weights)
     app.command()(evaluate)
+    tuning.add_to(app)
     app.add_typer(paper, name="paper")
 
 

@@ -82,6 +82,6 @@ def _safetensors(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "fine-tuning keeps its files with safetensors; pip install "
-            "'eventful-transformers[demo]'",
+            "'eventful-transformers[eval]'",
             name="safetensors",
         ) from error

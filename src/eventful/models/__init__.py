@@ -10,20 +10,30 @@ from eventful.models.packaged import demo_clip, saliency_weights
 from eventful.models.saliency import Saliency, SaliencyDecoder, saliency_vit
 
 if TYPE_CHECKING:
+    from eventful.models.vitdet.detector import ViTDet
     from eventful.models.vitdet.presets import vitdet_b_coco, vitdet_b_vid, vitdet_l_coco
+    from eventful.models.vivit import ViViT, vivit_b_epic, vivit_b_kinetics
 
 __all__ = [
     "Saliency",
     "SaliencyDecoder",
+    "ViTDet",
+    "ViViT",
     "demo_clip",
     "saliency_vit",
     "saliency_weights",
     "vitdet_b_coco",
     "vitdet_b_vid",
     "vitdet_l_coco",
+    "vivit_b_epic",
+    "vivit_b_kinetics",
 ]
 
 _WHERE = {
+    "ViTDet": "eventful.models.vitdet.detector",
+    "ViViT": "eventful.models.vivit",
+    "vivit_b_epic": "eventful.models.vivit",
+    "vivit_b_kinetics": "eventful.models.vivit",
     "vitdet_b_coco": "eventful.models.vitdet.presets",
     "vitdet_b_vid": "eventful.models.vitdet.presets",
     "vitdet_l_coco": "eventful.models.vitdet.presets",
