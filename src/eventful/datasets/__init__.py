@@ -6,10 +6,12 @@ in the files is skipped and listed in `problems`, or raised with `strict=True`. 
 """
 
 try:
+    import av as _av  # noqa: F401
     from PIL import Image as _Image  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "eventful.datasets needs Pillow; pip install 'eventful-transformers[datasets]'"
+        f"eventful.datasets needs {'PyAV' if error.name == 'av' else 'Pillow'}; "
+        f"pip install 'eventful-transformers[datasets]'"
     ) from error
 
 from eventful.datasets.cdnet import CDnet, Motion
