@@ -20,7 +20,11 @@ HERE = Path(__file__).parents[2]
 def figures(evaluation):
     """All that does not depend on the clock."""
     return [
-        (one.setting.name, one.scores, [row | {"milliseconds": 0} for row in one.videos])
+        (
+            one.setting.name,
+            one.scores,
+            [row | {"milliseconds": 0, "later": 0} for row in one.videos],
+        )
         for one in evaluation.settings
     ], [str(problem) for problem in evaluation.problems]
 

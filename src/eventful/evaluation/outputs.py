@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from eventful.evaluation.task import Task
 from eventful.paper.tables import ENTRIES
 from eventful.provenance import commit, machine, version, write_json
 
+_TIMES = ("milliseconds", "later")
 _LIBRARIES = ("torchmetrics", "pycocotools", "torchvision", "timm")
 
 
@@ -32,20 +34,19 @@ def report(
 
     Returns:
         "task", "measures" (their names; scores are in percent), "per" (what operations are stated
-        for), "settings", "paper" (its rows for this model and size), "problems", provenance.
+        for), "settings", "paper" (its rows for this model and size), "problems", provenance, and
+        what the task adds.
 
     Example: see `evaluate`.
     """
-    found: list[dict[str, Any]] = []
-    for one in evaluation.settings:
-        found.append(setting_entry(one) if times else setting_entry(one) | {"milliseconds": None})
+    settings = evaluation.settings if times else [_timeless(one) for one in evaluation.settings]
     return {
         "task": task.name,
         **about,
         "data": task.identity(),
         "measures": list(task.measures),
         "per": task.per,
-        "settings": found,
+        "settings": [setting_entry(one) for one in settings],
         "paper": paper_points(task),
         "problems": [
             {"kind": one.kind, "path": str(one.path), "reason": one.reason}
@@ -54,7 +55,14 @@ def report(
         "machine": machine() | {"device": next(task.model.parameters()).device.type},
         "versions": {name: version(name) for name in _LIBRARIES},
         "commit": commit(),
+        **task.further(settings),
     }
+
+
+def _timeless(one: SettingReport) -> SettingReport:
+    """The same without times."""
+    videos = [video | dict.fromkeys(_TIMES) for video in one.videos]
+    return replace(one, videos=videos, milliseconds=None)
 
 
 def setting_entry(one: SettingReport) -> dict[str, Any]:
@@ -125,7 +133,7 @@ def _write_csv(evaluation: Evaluation, path: Path, times: bool) -> None:
             head = {"setting": one.setting.name, **one.setting.as_dict()}
             head.pop("options")
             for video in one.videos:
-                row = head | video | ({} if times else {"milliseconds": None})
+                row = head | video | ({} if times else dict.fromkeys(_TIMES))
                 if writer is None:
                     writer = csv.DictWriter(file, list(row))
                     writer.writeheader()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,25 @@ class Step(NamedTuple):
     dense_operations: int
     milliseconds: float
     first: bool
+
+
+class FrameRunner(Protocol):
+    """What a task runs frames through, whatever is behind it."""
+
+    watch: Callable[[int], None] | None
+
+    @property
+    def steps(self) -> list[Step]:
+        """What each frame since the last `start` took."""
+        ...
+
+    def start(self) -> None:
+        """Begin a video."""
+        ...
+
+    def __call__(self, frame: Tensor) -> Any:
+        """Run one frame, (batch, channels, height, width) in [0, 1]."""
+        ...
 
 
 class Runner:

@@ -8,12 +8,20 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from eventful.gates import MEASURES
 from eventful.paper.rows import Row
-from eventful.policies import KeepAll, Policy
+from eventful.policies import KeepAll, Policy, parse
 
 _FULL = {"attention": "cached", "half_precision": True}
 
-# Options of `eventful.convert`, by the names of the paper's rows; two further ones at the end.
+# What tokens keep, and what they are picked by: "paper", "hold-relative", "input-age", ...
+_GATINGS: dict[str, dict[str, Any]] = {
+    gating if measure == "error" else f"{gating}-{measure}": {"gating": gating, "measure": measure}
+    for gating in ("paper", "hold", "input")
+    for measure in MEASURES
+}
+
+# Options of `eventful.convert`, by the names of the paper's rows; then those beyond the paper.
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "dense": {},
@@ -25,6 +33,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "spatiotemporal": _FULL | {"pooling": 2},
         "incremental": {"attention": "incremental"},
         "incremental-pooled": {"attention": "incremental", "pooling": 2},
+        **_GATINGS,
     }
 )
 _UNGATED: Mapping[str, Policy | None] = {"dense": None, "spatial": KeepAll()}
@@ -38,6 +47,7 @@ class Setting:
         variant: What it is called.
         policy: Of all gates; None runs the model as it is.
         options: Further arguments of `eventful.convert`.
+        text: How the policy was written, where that is to be said again.
 
     Example:
         >>> from eventful import TopR
@@ -48,6 +58,7 @@ class Setting:
     variant: str
     policy: Policy | None
     options: Mapping[str, Any] = field(default_factory=dict)
+    text: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, row: Row) -> Setting:
@@ -74,12 +85,12 @@ class Setting:
         return {"variant": self.variant, "policy": policy, "options": dict(self.options)}
 
 
-def combined(variants: Sequence[str], policies: Sequence[Policy]) -> list[Setting]:
+def combined(variants: Sequence[str], policies: Sequence[Policy | str]) -> list[Setting]:
     """Combine variants with policies; those that gate nothing come once.
 
     Args:
         variants: Keys of `VARIANTS`.
-        policies: For each of them.
+        policies: For each of them, or their texts.
 
     Raises:
         ValueError: A variant is unknown, or there is no policy for one that needs it.
@@ -88,12 +99,15 @@ def combined(variants: Sequence[str], policies: Sequence[Policy]) -> list[Settin
         >>> from eventful import TopR
         >>> [one.name for one in combined(["dense", "stgt"], [TopR(256), TopR(512)])]
         ['dense', 'stgt, top:256', 'stgt, top:512']
+        >>> combined(["input-relative"], ["fraction:0.20"])[0].text
+        'fraction:0.20'
     """
-    found = [one for variant in variants for one in _settings(variant, policies)]
+    read = {one: parse(one) if isinstance(one, str) else one for one in policies}
+    found = [one for variant in variants for one in _settings(variant, read)]
     return list({one.name: one for one in found}.values())
 
 
-def _settings(variant: str, policies: Sequence[Policy]) -> list[Setting]:
+def _settings(variant: str, policies: Mapping[Policy | str, Policy]) -> list[Setting]:
     if variant not in VARIANTS:
         near = get_close_matches(variant, VARIANTS, n=1)
         hint = f"; do you mean {near[0]!r}?" if near else ""
@@ -102,4 +116,5 @@ def _settings(variant: str, policies: Sequence[Policy]) -> list[Setting]:
         return [Setting(variant, _UNGATED[variant], VARIANTS[variant])]
     if not policies:
         raise ValueError(f"the variant {variant!r} needs a policy, such as top:512")
-    return [Setting(variant, policy, VARIANTS[variant]) for policy in policies]
+    options = VARIANTS[variant]
+    return [Setting(variant, policy, options, str(text)) for text, policy in policies.items()]

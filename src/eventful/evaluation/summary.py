@@ -20,8 +20,8 @@ class SettingReport:
         setting: The setting.
         scores: By measure, in percent; None where there is no answer.
         videos: For each video its name, "steps", "first", "operations", "dense_operations",
-            "milliseconds" (median, None if every frame was computed in full), and what the task
-            says of it.
+            "milliseconds" (median, None if every frame was computed in full), "later" (mean
+            milliseconds of all frames but the first), and what the task says of it.
         per: What operations are stated for, "frame" or "video".
         milliseconds: Median over all frames that were not computed in full.
 
@@ -60,6 +60,16 @@ class SettingReport:
         steps = self.total("steps")
         return self.total("first") / steps if steps else None
 
+    @property
+    def later(self) -> float | None:
+        """Mean milliseconds of the frames that are not the first of their video.
+
+        Unlike the median it is fair to what works hard on some frames and not at all on others.
+        """
+        timed = [one for one in self.videos if one["later"] is not None]
+        frames = sum(one["steps"] - 1 for one in timed)
+        return sum(one["later"] * (one["steps"] - 1) for one in timed) / frames if frames else None
+
     def total(self, column: str) -> int:
         """Sum over the videos."""
         return sum(video[column] for video in self.videos)
@@ -88,6 +98,7 @@ def summarize(task: Task[Any], setting: Setting, results: Iterable[Result]) -> S
 
 def _row(task: Task[Any], result: Result) -> dict[str, Any]:
     steps = result.steps
+    later = [step.milliseconds for step in steps[1:]]
     return {
         "video": result.video,
         "steps": len(steps),
@@ -95,6 +106,7 @@ def _row(task: Task[Any], result: Result) -> dict[str, Any]:
         "operations": sum(step.operations for step in steps) + result.after,
         "dense_operations": sum(step.dense_operations for step in steps) + result.after,
         "milliseconds": _median(_times(result)),
+        "later": statistics.fmean(later) if later else None,
         **task.describe(result.found),
     }
 

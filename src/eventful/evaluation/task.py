@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from eventful.datasets import Videos
-from eventful.evaluation.runner import Runner
+from eventful.evaluation.runner import FrameRunner
 from eventful.evaluation.settings import Setting
+
+if TYPE_CHECKING:
+    from eventful.evaluation.summary import SettingReport
 
 Arrays = Mapping[str, np.ndarray]
 Scores = dict[str, float | None]
@@ -61,7 +64,7 @@ class Task(ABC, Generic[V]):
         """What results depend on beside model and setting, in what JSON can hold."""
 
     @abstractmethod
-    def runner(self, setting: Setting) -> Runner:
+    def runner(self, setting: Setting) -> FrameRunner:
         """Make the model ready for a setting.
 
         Raises:
@@ -69,8 +72,12 @@ class Task(ABC, Generic[V]):
         """
 
     @abstractmethod
-    def run(self, runner: Runner, video: V) -> tuple[dict[str, np.ndarray], int]:
+    def run(self, runner: Any, video: V) -> tuple[dict[str, np.ndarray], int]:
         """Run one video from its start.
+
+        Args:
+            runner: What `runner` has returned.
+            video: The video.
 
         Returns:
             What `score` needs, empty if nothing of the video can be read; and the operations of
@@ -86,8 +93,12 @@ class Task(ABC, Generic[V]):
         """
 
     @abstractmethod
-    def describe(self, found: Arrays) -> dict[str, int | None]:
+    def describe(self, found: Arrays) -> dict[str, Any]:
         """Say of one video how much of it was "scored", and what else goes into the table."""
+
+    def further(self, settings: Sequence[SettingReport]) -> dict[str, Any]:
+        """What else the report says of the settings, by name."""
+        return {}
 
     def check(self, setting: Setting) -> None:
         """Find out before a long run whether a setting fits.

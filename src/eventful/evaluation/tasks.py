@@ -22,9 +22,10 @@ class Choice:
     Attributes:
         root: The folder of the data set.
         split: Which of its parts.
-        size: Side of the square frames in pixels.
+        size: Side of the square frames in pixels; the long side on annotated video.
         frames: Frames of a video at most.
         strict: Raise at the first problem with a file.
+        out: The folder of the results, where dense tokens are kept too.
 
     Example:
         >>> Choice(Path("data"), size=672).split is None
@@ -36,6 +37,7 @@ class Choice:
     size: int | None = None
     frames: int | None = None
     strict: bool = False
+    out: Path = Path("eventful-evaluation")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ class TaskKind:
 
     Attributes:
         title: The data set.
-        weights: The kind of weights that it takes, a key of `eventful.models.weights.KINDS`.
-        model: Builds the model with random weights.
+        weights: The kind of weights that it takes, a key of `eventful.models.weights.KINDS`; None
+            if its model comes with trained weights.
+        model: Builds the model, with random weights unless it comes with its own.
         make: Builds the task from a model with weights.
 
     Example:
@@ -54,7 +57,7 @@ class TaskKind:
     """
 
     title: str
-    weights: str
+    weights: str | None
     model: Callable[[], nn.Module]
     make: Callable[[Any, Choice], Task[Any]]
 
@@ -87,6 +90,29 @@ def _kinetics(model: Any, choice: Choice) -> Task[Any]:
     return ActionTask("kinetics", model, Kinetics(choice.root, split, strict=choice.strict))
 
 
+def _saliency_vit() -> nn.Module:
+    return import_module("eventful.models.saliency").saliency_vit()
+
+
+def _annotated(name: str, title: str) -> TaskKind:
+    """A task on annotated video, with the saliency network."""
+
+    def make(model: Any, choice: Choice) -> Task[Any]:
+        from eventful.evaluation.annotated import annotated  # noqa: PLC0415 - optional libraries
+
+        if choice.split is not None:
+            raise ValueError(f"{name} has no parts to choose from; leave --split out")
+        options = {key: getattr(choice, key) for key in ("size", "frames", "strict")}
+        return annotated(name, model, choice.root, dense_folder(choice.out), **options)
+
+    return TaskKind(title, None, _saliency_vit, make)
+
+
+def dense_folder(out: Path) -> Path:
+    """Where dense tokens lie: among the results, which belong to one task, model and size."""
+    return out / "results" / "dense-tokens"
+
+
 def _refuse_sizes(choice: Choice) -> None:
     """Views of clips are given by the model.
 
@@ -104,6 +130,8 @@ TASKS: Mapping[str, TaskKind] = {
     "kinetics": TaskKind(
         "Kinetics-400", "vivit_b_kinetics", _preset("vivit", "vivit_b_kinetics"), _kinetics
     ),
+    "davis-saliency": _annotated("davis-saliency", "DAVIS, saliency"),
+    "cdnet-saliency": _annotated("cdnet-saliency", "CDnet, saliency"),
 }
 
 
