@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eventful.datasets import CDnet, Davis
+from eventful.evaluation.crowd import Crowd, CrowdTask
+from eventful.evaluation.propagation import DavisPropagation
 from eventful.evaluation.saliency import CDnetSaliency, DavisSaliency
 from eventful.evaluation.task import Task
 from eventful.evaluation.token_runner import Models, Size
@@ -38,6 +40,11 @@ def cdnet(root: Path, strict: bool) -> CDnet:
     return CDnet(below(root, ("cdnet2014", "cdnet")), strict=strict)
 
 
+def crowd(root: Path, strict: bool) -> Crowd:
+    """The video of people in `root`, or in a folder `vtest` below it."""
+    return Crowd(below(root, ("vtest",)), strict=strict)
+
+
 def below(root: Path, names: tuple[str, ...]) -> Path:
     """The first folder of these names in `root`, or `root` itself.
 
@@ -52,7 +59,9 @@ Kind = tuple[Callable[..., Task[Any]], Callable[[Path, bool], Any]]
 
 KINDS: dict[str, Kind] = {
     "davis-saliency": (DavisSaliency, davis),
+    "davis-propagation": (DavisPropagation, davis),
     "cdnet-saliency": (CDnetSaliency, cdnet),
+    "vtest": (CrowdTask, crowd),
 }
 
 

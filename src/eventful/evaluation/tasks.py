@@ -131,7 +131,9 @@ TASKS: Mapping[str, TaskKind] = {
         "Kinetics-400", "vivit_b_kinetics", _preset("vivit", "vivit_b_kinetics"), _kinetics
     ),
     "davis-saliency": _annotated("davis-saliency", "DAVIS, saliency"),
+    "davis-propagation": _annotated("davis-propagation", "DAVIS, mask propagation"),
     "cdnet-saliency": _annotated("cdnet-saliency", "CDnet, saliency"),
+    "vtest": _annotated("vtest", "vtest, probe for people"),
 }
 
 
