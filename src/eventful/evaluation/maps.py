@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_STEPS = 1024  # a unit of log-odds, which go from -16 to 16
-_LEVELS = 32 * _STEPS
+_STEPS = 512  # a unit of log-odds
+_LOWEST, _HIGHEST = -48, 16  # behind 16, float32 knows only 1
+_LEVELS = (_HIGHEST - _LOWEST) * _STEPS
 THRESHOLDS = 256
 BETA_SQUARED = 0.3
 
@@ -35,7 +36,7 @@ class MapScores(NamedTuple):
 class MapCounts:
     """Counts over the pixels of one map after another, as much of them as scores need.
 
-    Values are told apart for the ROC curve by their log-odds, in steps of 1/1024 from -16 to 16.
+    Values are told apart for the ROC curve by their log-odds, in steps of 1/512 from -48 to 16.
 
     Example:
         >>> counts = MapCounts()
@@ -65,7 +66,7 @@ class MapCounts:
         values, mask = values.flatten().float().cpu(), mask.flatten().cpu()
         if not bool(((values >= 0) & (values <= 1)).all()):
             raise ValueError("expected values in [0, 1]; some are NaN or outside")
-        odds = (values.logit() * _STEPS).round() + _LEVELS // 2
+        odds = ((values.logit() - _LOWEST) * _STEPS).round()
         _count(self._odds, odds.clamp(0, _LEVELS - 1).long(), mask)
         _count(self._levels, (values * (THRESHOLDS - 1)).long(), mask)
         self._difference += float((values.double() - mask.double()).abs().sum())
