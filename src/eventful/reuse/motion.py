@@ -1,0 +1,102 @@
+"""Motion between frames on the grid of tokens, and outputs carried along it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_LEAST = 48  # pixels of the short side that the flow needs to find anything
+
+
+class Motion:
+    """Dense optical flow between frames (DIS; Kroeger et al., ECCV 2016), averaged over tokens.
+
+    Args:
+        grid: Height and width of the token grid.
+        scale: Of the images that flow is computed on, relative to the frames.
+
+    Raises:
+        ModuleNotFoundError: OpenCV is not installed.
+
+    Example:
+        >>> frame = torch.rand(1, 3, 56, 70)
+        >>> Motion((4, 5))(frame, frame).shape
+        torch.Size([1, 4, 5, 2])
+    """
+
+    def __init__(self, grid: tuple[int, int], scale: float = 0.5) -> None:
+        cv2 = _opencv()
+        self.grid = grid
+        self.scale = scale
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def __call__(self, before: Tensor, now: Tensor) -> Tensor:
+        """Find where each token of a frame was on an earlier one.
+
+        Args:
+            before: The earlier frame, (batch, 3, height, width) in [0, 1].
+            now: The frame.
+
+        Returns:
+            (batch, grid height, grid width, 2): how far to go from a token, down and to the right
+            in tokens, to find what it shows on the earlier frame.
+        """
+        pairs = zip(self._grey(before), self._grey(now), strict=True)
+        return torch.stack([self._between(a, b) for a, b in pairs]).to(now.device)
+
+    def _grey(self, frames: Tensor) -> np.ndarray:
+        height, width = frames.shape[2:]
+        scale = min(1.0, max(self.scale, _LEAST / min(height, width)))
+        weights = frames.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+        grey = (frames * weights).sum(dim=1, keepdim=True)
+        grey = F.interpolate(grey, (round(height * scale), round(width * scale)), mode="area")
+        return (grey[:, 0].clamp(0, 1) * 255).byte().cpu().numpy()
+
+    def _between(self, before: np.ndarray, now: np.ndarray) -> Tensor:
+        flow = torch.from_numpy(self._flow.calc(now, before, None))  # columns first
+        cells = F.interpolate(flow.permute(2, 0, 1)[None], self.grid, mode="area")[0]
+        height, width = now.shape
+        unit = torch.tensor([self.grid[1] / width, self.grid[0] / height])
+        return (cells.permute(1, 2, 0) * unit).flip(-1)
+
+
+def carry(tokens: Tensor, motion: Tensor) -> Tensor:
+    """Move tokens along the motion, between cells bilinearly.
+
+    Args:
+        tokens: (batch, height, width, dim) of an earlier frame.
+        motion: (batch, height, width, 2) from `Motion`.
+
+    Returns:
+        (batch, height, width, dim) where the frame now shows them. What comes in from outside is
+        taken from the border.
+
+    Example:
+        >>> tokens = torch.arange(4.0).view(1, 1, 4, 1)
+        >>> left = torch.tensor([0.0, 1.0]).expand(1, 1, 4, 2)  # all was one cell further right
+        >>> carry(tokens, left).flatten().tolist()
+        [1.0, 2.0, 3.0, 3.0]
+    """
+    height, width = tokens.shape[1:3]
+    y, x = (torch.arange(side, device=tokens.device) + 0.5 for side in (height, width))
+    place_y = 2 * (y[:, None] + motion[..., 0]) / height - 1
+    place_x = 2 * (x + motion[..., 1]) / width - 1
+    places = torch.stack([place_x, place_y], dim=-1).to(tokens.dtype)
+    moved = F.grid_sample(
+        tokens.permute(0, 3, 1, 2), places, padding_mode="border", align_corners=False
+    )
+    return moved.permute(0, 2, 3, 1)
+
+
+def _opencv() -> ModuleType:
+    try:
+        return importlib.import_module("cv2")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "motion needs OpenCV; pip install 'eventful-transformers[motion]'", name="cv2"
+        ) from error

@@ -1,0 +1,142 @@
+"""What is done with each frame: plans beside gating, each named by a text."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+
+@dataclass(frozen=True)
+class Plan(ABC):
+    """How a model runs over a video."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The text that `parse` reads."""
+
+
+@final
+@dataclass(frozen=True)
+class Skip(Plan):
+    """The dense model on every k-th frame; in between, the last output.
+
+    Attributes:
+        every: k.
+        carried: Carry the output along the motion from frame to frame (`motion.carry`).
+        phase: Frames by which the dense ones come earlier; the first frame is always dense.
+
+    Raises:
+        ValueError: `every` is not a whole number of at least 1.
+
+    Example:
+        >>> str(Skip(5)), str(Skip(5, carried=True))
+        ('skip:5', 'carry:5')
+    """
+
+    every: int
+    carried: bool = False
+    phase: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.every) is not int or self.every < 1:
+            raise ValueError(f"skip:K needs a whole number K of at least 1, got {self.every!r}")
+
+    def __str__(self) -> str:
+        return f"{'carry' if self.carried else 'skip'}:{self.every}"
+
+
+@final
+@dataclass(frozen=True)
+class LowResolution(Plan):
+    """The dense model on smaller frames, its output stretched to the grid of the full size.
+
+    Attributes:
+        share: Of the operations that the dense model needs at full size.
+
+    Raises:
+        ValueError: `share` does not lie above 0 and at most at 1.
+
+    Example:
+        >>> str(LowResolution(0.25))
+        'lowres:0.25'
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        _check_share("lowres", self.share)
+
+    def __str__(self) -> str:
+        return f"lowres:{self.share}"
+
+
+@final
+@dataclass(frozen=True)
+class Auto(Plan):
+    """A choice for each frame, by how much of the image changed: gate, carry along, or run dense.
+
+    Where change is local, one gate for the network (`gating="input"`) recomputes what moved most
+    for its size, and the rest is carried along the motion from the last dense frame. Where most of
+    the image changes, as under a moving camera, a recomputed token among stale ones keeps most of
+    its error; there all of the budget goes into dense frames.
+
+    Attributes:
+        share: Mean share of the dense model's operations to use, the first frame included.
+        moving: Share of patches that changed from which the camera is taken to move.
+        refresh: Share of the budget that goes into dense frames where change is local.
+
+    Raises:
+        ValueError: `share` does not lie above 0 and at most at 1.
+
+    Example:
+        >>> str(Auto(0.2))
+        'auto:0.2'
+    """
+
+    share: float
+    moving: float = 0.6
+    refresh: float = 0.7
+
+    def __post_init__(self) -> None:
+        _check_share("auto", self.share)
+
+    def __str__(self) -> str:
+        return f"auto:{self.share}"
+
+
+def parse(text: str) -> Plan | None:
+    """Read a plan from its text; None if the text does not name one.
+
+    Args:
+        text: `skip:5`, `carry:5`, `lowres:0.25` or `auto:0.2`.
+
+    Raises:
+        ValueError: The number is missing or out of range.
+
+    Example:
+        >>> parse("carry:5"), parse("top:256")
+        (Skip(every=5, carried=True, phase=0), None)
+    """
+    name, _, number = text.partition(":")
+    if name not in _READ:
+        return None
+    kind, example = _READ[name]
+    try:
+        value = (int if kind is Skip else float)(number)
+    except ValueError:
+        raise ValueError(f"{text!r} is not understood; write {example}") from None
+    return Skip(value, name == "carry") if kind is Skip else kind(value)
+
+
+_READ: dict[str, tuple[type, str]] = {
+    "skip": (Skip, "skip:5"),
+    "carry": (Skip, "carry:5"),
+    "lowres": (LowResolution, "lowres:0.25"),
+    "auto": (Auto, "auto:0.2"),
+}
+
+
+def _check_share(name: str, share: float) -> None:
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ValueError(f"{name}:F needs a share F above 0 and at most 1, got {share!r}")
