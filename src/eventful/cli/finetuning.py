@@ -97,7 +97,8 @@ def cache(settings: CacheSettings, console: Console) -> dict[str, Any]:
         ValueError: Something does not fit; the message says what.
     """
     [setting] = combined([settings.variant], [settings.policy])
-    policy, options = setting.policy or KeepAll(), {"prefix": "gated", **setting.options}
+    policy = setting.policy if isinstance(setting.policy, Policy) else KeepAll()
+    options = {"prefix": "gated", **setting.options}
     model = _model(settings.dataset, settings.weights, settings.device)
     data = DATASETS[settings.dataset](settings.root, settings.split, strict=settings.strict)
     if data.classes != model.head.out_features:

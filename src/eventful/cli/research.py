@@ -55,7 +55,10 @@ def evaluate(
     ] = None,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="top:512, fraction:0.25, threshold:1.0 or all. Repeatable."),
+        typer.Option(
+            help="top:512, fraction:0.25, threshold:1.0, all; on patch tokens also skip:5, "
+            "carry:5, lowres:0.25, auto:0.2. Repeatable."
+        ),
     ] = None,
     variant: Annotated[
         list[str] | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +13,8 @@ from eventful.convert import convert, restore
 from eventful.evaluation.settings import Setting
 from eventful.inputs import Inputs
 from eventful.policies import KeepAll
+from eventful.reuse import Plan, Step
 from eventful.stream import Stream
-
-
-class Step(NamedTuple):
-    """What one frame took, over all batch rows.
-
-    Attributes:
-        operations: Multiply-accumulates.
-        dense_operations: Those of the dense model.
-        milliseconds: Wall time of the model.
-        first: Whether it was computed in full.
-    """
-
-    operations: int
-    dense_operations: int
-    milliseconds: float
-    first: bool
 
 
 class FrameRunner(Protocol):
@@ -144,6 +129,11 @@ class _Dense:
 
 
 def _stream(model: nn.Module, setting: Setting, method: str) -> Stream:
+    if isinstance(setting.policy, Plan):
+        raise ValueError(
+            f"{setting.policy} is for tasks on patch tokens, such as davis-saliency; here a policy "
+            f"such as top:512 is needed"
+        )
     if setting.policy is None:
         convert(model, KeepAll(), attention="dense")
     else:

@@ -8,9 +8,11 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from eventful import reuse
 from eventful.gates import MEASURES
 from eventful.paper.rows import Row
 from eventful.policies import KeepAll, Policy, parse
+from eventful.reuse import Plan
 
 _FULL = {"attention": "cached", "half_precision": True}
 
@@ -45,7 +47,7 @@ class Setting:
 
     Attributes:
         variant: What it is called.
-        policy: Of all gates; None runs the model as it is.
+        policy: Of all gates, or a plan beside gating; None runs the model as it is.
         options: Further arguments of `eventful.convert`.
         text: How the policy was written, where that is to be said again.
 
@@ -56,7 +58,7 @@ class Setting:
     """
 
     variant: str
-    policy: Policy | None
+    policy: Policy | Plan | None
     options: Mapping[str, Any] = field(default_factory=dict)
     text: str | None = field(default=None, compare=False)
 
@@ -77,6 +79,8 @@ class Setting:
         """The variant and, unless it lets every token through, the policy."""
         if self.variant in _UNGATED:
             return self.variant
+        if isinstance(self.policy, Plan):
+            return str(self.policy)
         return f"{self.variant}, {self.policy}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,12 +89,12 @@ class Setting:
         return {"variant": self.variant, "policy": policy, "options": dict(self.options)}
 
 
-def combined(variants: Sequence[str], policies: Sequence[Policy | str]) -> list[Setting]:
+def combined(variants: Sequence[str], policies: Sequence[Policy | Plan | str]) -> list[Setting]:
     """Combine variants with policies; those that gate nothing come once.
 
     Args:
         variants: Keys of `VARIANTS`.
-        policies: For each of them, or their texts.
+        policies: For each of them, or their texts. Plans come once.
 
     Raises:
         ValueError: A variant is unknown, or there is no policy for one that needs it.
@@ -99,15 +103,29 @@ def combined(variants: Sequence[str], policies: Sequence[Policy | str]) -> list[
         >>> from eventful import TopR
         >>> [one.name for one in combined(["dense", "stgt"], [TopR(256), TopR(512)])]
         ['dense', 'stgt, top:256', 'stgt, top:512']
-        >>> combined(["input-relative"], ["fraction:0.20"])[0].text
+        >>> combined(["input-relative"], ["fraction:0.20", "skip:5"])[0].text
         'fraction:0.20'
     """
-    read = {one: parse(one) if isinstance(one, str) else one for one in policies}
-    found = [one for variant in variants for one in _settings(variant, read)]
+    read = {one: _read(one) if isinstance(one, str) else one for one in policies}
+    plans = {text: plan for text, plan in read.items() if isinstance(plan, Plan)}
+    gated = {text: policy for text, policy in read.items() if isinstance(policy, Policy)}
+    alone = plans and not gated
+    found = [
+        one
+        for variant in variants
+        if variant in _UNGATED or not alone
+        for one in _settings(variant, gated)
+    ]
+    found += [Setting("reuse", plan, {}, str(text)) for text, plan in plans.items()]
     return list({one.name: one for one in found}.values())
 
 
-def _settings(variant: str, policies: Mapping[Policy | str, Policy]) -> list[Setting]:
+def _read(text: str) -> Policy | Plan:
+    """A plan such as skip:5, or a policy."""
+    return reuse.parse(text) or parse(text)
+
+
+def _settings(variant: str, policies: Mapping[Policy | Plan | str, Policy]) -> list[Setting]:
     if variant not in VARIANTS:
         near = get_close_matches(variant, VARIANTS, n=1)
         hint = f"; do you mean {near[0]!r}?" if near else ""

@@ -13,6 +13,7 @@ from torch import nn
 from eventful.datasets import Videos
 from eventful.evaluation.runner import FrameRunner
 from eventful.evaluation.settings import Setting
+from eventful.policies import Policy
 
 if TYPE_CHECKING:
     from eventful.evaluation.summary import SettingReport
@@ -107,5 +108,5 @@ class Task(ABC, Generic[V]):
             ValueError: It does not.
         """
         self.runner(setting)
-        if setting.policy is not None:
+        if isinstance(setting.policy, Policy):
             setting.policy.select(torch.zeros(1, self.tokens))

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from eventful import reuse
 from eventful.evaluation.runner import FrameRunner, Runner, Step
 from eventful.evaluation.settings import Setting
 
@@ -73,6 +74,13 @@ class PatchRunner:
         return self._runner(frame)[:, self._prefix :]
 
 
+def patch_runner(backbone: Any, setting: Setting) -> FrameRunner:
+    """The runner of a policy or of a plan beside gating."""
+    if isinstance(setting.policy, reuse.Plan):
+        return reuse.runner(backbone, setting.policy)
+    return PatchRunner(backbone, setting)
+
+
 class TokenRunner:
     """Runs the frames of one video after another; videos may differ in size.
 
@@ -97,7 +105,7 @@ class TokenRunner:
         (1, 5, 384)
     """
 
-    def __init__(self, models: Models, setting: Setting, make: Make = PatchRunner) -> None:
+    def __init__(self, models: Models, setting: Setting, make: Make = patch_runner) -> None:
         self.setting = setting
         self.steps: list[Step] = []
         self.watch: Callable[[int], None] | None = None

@@ -119,22 +119,20 @@ def parse(text: str) -> Plan | None:
         (Skip(every=5, carried=True, phase=0), None)
     """
     name, _, number = text.partition(":")
-    if name not in _READ:
-        return None
-    kind, example = _READ[name]
     try:
-        value = (int if kind is Skip else float)(number)
-    except ValueError:
-        raise ValueError(f"{text!r} is not understood; write {example}") from None
-    return Skip(value, name == "carry") if kind is Skip else kind(value)
+        match name:
+            case "skip" | "carry":
+                return Skip(int(number), carried=name == "carry")
+            case "lowres":
+                return LowResolution(float(number))
+            case "auto":
+                return Auto(float(number))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not understood ({error}); write {_EXAMPLES[name]}") from None
+    return None
 
 
-_READ: dict[str, tuple[type, str]] = {
-    "skip": (Skip, "skip:5"),
-    "carry": (Skip, "carry:5"),
-    "lowres": (LowResolution, "lowres:0.25"),
-    "auto": (Auto, "auto:0.2"),
-}
+_EXAMPLES = {"skip": "skip:5", "carry": "carry:5", "lowres": "lowres:0.25", "auto": "auto:0.2"}
 
 
 def _check_share(name: str, share: float) -> None:
