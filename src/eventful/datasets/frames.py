@@ -62,6 +62,8 @@ class Video(Generic[T]):
         >>> video = Video("street", [(n, Path(f"{n}.jpg")) for n in (4, 5, 6)], read)
         >>> len(video), [(sample.number, sample.gap) for sample in video]
         (3, [(4, 0), (6, 1)])
+        >>> video.since(5).numbers
+        (5, 6)
     """
 
     def __init__(
@@ -78,6 +80,11 @@ class Video(Generic[T]):
     def numbers(self) -> tuple[int, ...]:
         """The numbers of the frames, in order."""
         return tuple(number for number, _ in self._frames)
+
+    def since(self, number: int) -> Video[T]:
+        """The video from the frame of this number on, or the first one behind."""
+        frames = [frame for frame in self._frames if frame[0] >= number]
+        return Video(self.id, frames, self._read)
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -152,8 +152,7 @@ class CDnetSaliency(SaliencyTask):
 
     def footage(self, video: Video[Motion]) -> Iterator[Sample[Motion]]:
         """From a little before the first labelled frame."""
-        start = self._first[video.id] - WARM_UP
-        return islice((sample for sample in video if sample.number >= start), self.frames)
+        return islice(video.since(self._first[video.id] - WARM_UP), self.frames)
 
     def objects(self, target: Motion) -> Tensor:
         """What moves."""
