@@ -18,7 +18,7 @@ def test_plans_come_once_whatever_the_variants():
     assert names == ["input, top:3", "dense", "paper, top:3", "skip:5", "auto:0.2"]
     assert [one.policy for one in found[-2:]] == [Skip(5), Auto(0.2)]
     assert found[-1].text == "auto:0.20"
-    assert found[-1].as_dict() == {"variant": "reuse", "policy": "auto:0.2", "options": {}}
+    assert found[-1].as_dict() == {"variant": "auto", "policy": "auto:0.2", "options": {}}
 
 
 def test_plans_alone_need_no_policy():

@@ -116,7 +116,8 @@ def combined(variants: Sequence[str], policies: Sequence[Policy | Plan | str]) -
         if variant in _UNGATED or not alone
         for one in _settings(variant, gated)
     ]
-    found += [Setting("reuse", plan, {}, str(text)) for text, plan in plans.items()]
+    for text, plan in plans.items():
+        found.append(Setting(str(plan).partition(":")[0], plan, {}, str(text)))
     return list({one.name: one for one in found}.values())
 
 
