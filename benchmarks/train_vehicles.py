@@ -81,8 +81,8 @@ def load(samples: list[Sample[Motion]], name: str, cache: Path) -> Part:
     if dense.read(name) is None:
         dense.write(name, computed(samples, (rows, columns)))
     tokens = dense.read(name)
-    assert tokens is not None
-    assert len(tokens) == len(samples), f"{cache} is of other frames; choose another --cache"
+    if tokens is None or len(tokens) != len(samples):
+        raise ValueError(f"{cache} holds the tokens of other frames; choose another --cache")
     motions = [sample.target for sample in samples if sample.target is not None]
     regions = [moving_regions(motion) for motion in motions]
     merged = sum(map(likely_merged, motions, regions))
