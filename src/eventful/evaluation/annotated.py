@@ -12,6 +12,7 @@ from eventful.evaluation.propagation import DavisPropagation
 from eventful.evaluation.saliency import CDnetSaliency, DavisSaliency
 from eventful.evaluation.task import Task
 from eventful.evaluation.token_runner import Models, Size
+from eventful.evaluation.vehicles import CDnetVehicles, highway
 from eventful.models.saliency import saliency_vit
 
 
@@ -40,6 +41,11 @@ def cdnet(root: Path, strict: bool) -> CDnet:
     return CDnet(below(root, ("cdnet2014", "cdnet")), strict=strict)
 
 
+def vehicles(root: Path, strict: bool) -> CDnet:
+    """CDnet's "highway" alone, which the detector of vehicles knows."""
+    return highway(below(root, ("cdnet2014", "cdnet")), strict)
+
+
 def crowd(root: Path, strict: bool) -> Crowd:
     """The video of people in `root`, or in a folder `vtest` below it."""
     return Crowd(below(root, ("vtest",)), strict=strict)
@@ -61,6 +67,7 @@ KINDS: dict[str, Kind] = {
     "davis-saliency": (DavisSaliency, davis),
     "davis-propagation": (DavisPropagation, davis),
     "cdnet-saliency": (CDnetSaliency, cdnet),
+    "cdnet-vehicles": (CDnetVehicles, vehicles),
     "vtest": (CrowdTask, crowd),
 }
 

@@ -133,6 +133,7 @@ TASKS: Mapping[str, TaskKind] = {
     "davis-saliency": _annotated("davis-saliency", "DAVIS, saliency"),
     "davis-propagation": _annotated("davis-propagation", "DAVIS, mask propagation"),
     "cdnet-saliency": _annotated("cdnet-saliency", "CDnet, saliency"),
+    "cdnet-vehicles": _annotated("cdnet-vehicles", "CDnet highway, vehicles"),
     "vtest": _annotated("vtest", "vtest, probe for people"),
 }
 

@@ -10,6 +10,7 @@ from eventful.models.packaged import demo_clip, saliency_weights
 from eventful.models.saliency import Saliency, SaliencyDecoder, saliency_vit
 
 if TYPE_CHECKING:
+    from eventful.models.vehicles import VehicleDetector, vehicle_detector
     from eventful.models.vitdet.detector import ViTDet
     from eventful.models.vitdet.presets import vitdet_b_coco, vitdet_b_vid, vitdet_l_coco
     from eventful.models.vivit import ViViT, vivit_b_epic, vivit_b_kinetics
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Saliency",
     "SaliencyDecoder",
+    "VehicleDetector",
     "ViTDet",
     "ViViT",
     "demo_clip",
     "saliency_vit",
     "saliency_weights",
+    "vehicle_detector",
     "vitdet_b_coco",
     "vitdet_b_vid",
     "vitdet_l_coco",
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 _WHERE = {
+    "VehicleDetector": "eventful.models.vehicles",
+    "vehicle_detector": "eventful.models.vehicles",
     "ViTDet": "eventful.models.vitdet.detector",
     "ViViT": "eventful.models.vivit",
     "vivit_b_epic": "eventful.models.vivit",
