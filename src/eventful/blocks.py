@@ -118,7 +118,9 @@ class EventfulBlock(nn.Module, ABC):
         Returns:
             (total, heads, height + width) of `bias_grid`.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no relative positions")
+        raise TypeError(
+            f"{type(self).__name__} states a bias_grid and must give its relative_tables too"
+        )
 
     def pooling(self, grid: Grid | None) -> Pooling | None:
         """The cells over which the block averages keys and values, if it does."""

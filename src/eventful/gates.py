@@ -179,5 +179,5 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _put(x: Tensor, index: Index, values: Tensor) -> Tensor:
-    """X (batch, tokens) with other values (total,) at an index set."""
+    """Return x (batch, tokens) with other values (total,) at an index set."""
     return x.flatten().index_copy(0, index.flat, values.to(x.dtype)).view_as(x)

@@ -68,8 +68,7 @@ def one_gate(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | 
         c = x if block.options.gate_before_norm else block.norm_1(x)
         frame.index, _ = _choose(block, "qkv", c)
     index = frame.index
-    if index is None:
-        raise RuntimeError(f"{block.name} runs before the block that holds the network's only gate")
+    assert index is not None  # the block with the gate runs first, or `run` refuses
     active = index.gather(x)
     new = mixing.project(block, block.norm_1(active), index.positions, rope, grid)
     attend = _attend_in_windows if block.window_size else _attend_from
@@ -125,7 +124,7 @@ def _residual(
     f: Callable[[Tensor], Tensor],
     hold: bool,
 ) -> Tensor:
-    """X + b, b[J] <- f(norm(c)[J]); or if `hold`, b, b[J] <- x[J] + f(norm(c)[J])."""
+    """Return x + b, b[J] <- f(norm(c)[J]); if `hold`, b alone, b[J] <- x[J] + f(norm(c)[J])."""
     if not hold:
         buffer = _gated(block, stage, c, norm, lambda c, _: f(c))
         return x + buffer.tokens.to(x.dtype)

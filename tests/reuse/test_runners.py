@@ -133,6 +133,19 @@ def test_the_model_is_left_as_it_was(model, plan):
     assert run.steps[0].milliseconds > 0
 
 
+@pytest.mark.parametrize("moving", [False, True])
+@pytest.mark.parametrize("plan", [Skip(3), Skip(3, carried=True), LowResolution(0.5), Auto(0.3)])
+def test_nothing_of_the_caller_is_kept_and_nothing_kept_is_handed_out(model, plan, moving):
+    """One buffer for all frames, as cameras give, and outputs that are overwritten."""
+    run, twin = runner(model, plan), runner(model, plan)
+    buffer = torch.empty(1, 3, *SIZE)
+    for frame in video(8, moving):
+        output = run(buffer.copy_(frame))
+        assert torch.equal(output, twin(frame.clone()))
+        with torch.inference_mode():
+            output.fill_(torch.nan)
+
+
 @pytest.mark.parametrize("text", ["skip:5", "carry:3", "lowres:0.25", "auto:0.2"])
 def test_plans_have_a_text(text):
     assert str(parse(text)) == text

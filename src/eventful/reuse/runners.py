@@ -73,16 +73,17 @@ class PlanRunner(ABC):
             frame: (batch, 3, height, width) in [0, 1].
 
         Returns:
-            Final-normed patch tokens (batch, grid height * grid width, dim).
+            Final-normed patch tokens (batch, grid height * grid width, dim), the caller's own.
         """
         begin = time.perf_counter()
-        tokens, spent, first = self._process(frame)
+        tokens, spent, first = self._process(frame.clone())  # kept, while the caller's may change
+        tokens = tokens.flatten(1, 2).clone()
         milliseconds = (time.perf_counter() - begin) * 1e3
         dense = self._stream.stats.dense_operations.total
         self.steps.append(Step(spent, dense, milliseconds, first))
         if self.watch is not None:
             self.watch(len(self.steps))
-        return tokens.flatten(1, 2)
+        return tokens
 
     @abstractmethod
     def _process(self, frame: Tensor) -> tuple[Tensor, int, bool]:
@@ -147,7 +148,6 @@ class LowResolutionRunner(PlanRunner):
         self.size = _smaller(model, self.grid, plan.share)
         small.set_input_size(img_size=self.size)
         self._inside = SkipRunner(small, Skip(1))
-        self._operations: int | None = None
 
     def start(self) -> None:
         """Begin a video."""
@@ -155,9 +155,8 @@ class LowResolutionRunner(PlanRunner):
         self._inside.start()
 
     def _process(self, frame: Tensor) -> tuple[Tensor, int, bool]:
-        if self._operations is None:  # of the dense model at full size
-            self._dense(frame)
-            self._operations = self._stream.stats.operations.total
+        if not self._stream.stats.frames:
+            self._dense(frame)  # once, for what the dense model needs at full size
         small = F.interpolate(frame, self.size, mode="bilinear", antialias=True)
         tokens = self._inside(small).unflatten(1, self._inside.grid).permute(0, 3, 1, 2)
         tokens = F.interpolate(tokens, self.grid, mode="bilinear").permute(0, 2, 3, 1)
