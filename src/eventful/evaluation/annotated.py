@@ -12,7 +12,6 @@ from eventful.evaluation.propagation import DavisPropagation
 from eventful.evaluation.saliency import CDnetSaliency, DavisSaliency
 from eventful.evaluation.task import Task
 from eventful.evaluation.token_runner import Models, Size
-from eventful.evaluation.vehicles import CDnetVehicles, highway
 from eventful.models.saliency import saliency_vit
 
 
@@ -43,12 +42,23 @@ def cdnet(root: Path, strict: bool) -> CDnet:
 
 def vehicles(root: Path, strict: bool) -> CDnet:
     """CDnet's "highway" alone, which the detector of vehicles knows."""
+    from eventful.evaluation.vehicles import highway  # noqa: PLC0415 - optional libraries
+
     return highway(below(root, ("cdnet2014", "cdnet")), strict)
 
 
 def crowd(root: Path, strict: bool) -> Crowd:
     """The video of people in `root`, or in a folder `vtest` below it."""
     return Crowd(below(root, ("vtest",)), strict=strict)
+
+
+def vehicles_task(
+    models: Models, data: CDnet, folder: Path, size: int | None, frames: int | None
+) -> Task[Any]:
+    """The one task here that needs a detector, and libraries to score it."""
+    from eventful.evaluation.vehicles import CDnetVehicles  # noqa: PLC0415 - optional libraries
+
+    return CDnetVehicles(models, data, folder, size, frames)
 
 
 def below(root: Path, names: tuple[str, ...]) -> Path:
@@ -67,7 +77,7 @@ KINDS: dict[str, Kind] = {
     "davis-saliency": (DavisSaliency, davis),
     "davis-propagation": (DavisPropagation, davis),
     "cdnet-saliency": (CDnetSaliency, cdnet),
-    "cdnet-vehicles": (CDnetVehicles, vehicles),
+    "cdnet-vehicles": (vehicles_task, vehicles),
     "vtest": (CrowdTask, crowd),
 }
 
