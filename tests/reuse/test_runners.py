@@ -165,3 +165,19 @@ def test_plans_have_a_text(text):
 def test_plans_that_make_no_sense_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         parse(text)
+
+
+def test_runners_say_what_they_did_and_where(model):
+    run, frames = runner(model, Skip(2, carried=True)), video(2)
+    run(frames[0])
+    assert run.steps[0].action == "dense" and run.updated.all()
+    run(frames[1])
+    assert run.steps[1].action == "carried" and not run.updated.any()
+    assert run.updated.shape == (1, *run.grid)
+
+
+def test_a_phase_is_part_of_the_text():
+    assert parse("skip:5+2") == Skip(5, phase=2)
+    assert parse("carry:5+2") == Skip(5, carried=True, phase=2)
+    with pytest.raises(ValueError, match=r"needs a phase P of 0 to 2, got 3"):
+        parse("skip:3+3")

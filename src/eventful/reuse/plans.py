@@ -27,11 +27,11 @@ class Skip(Plan):
         phase: Frames by which the dense ones come earlier; the first frame is always dense.
 
     Raises:
-        ValueError: `every` is not a whole number of at least 1.
+        ValueError: `every` is not a whole number of at least 1, or `phase` not one below it.
 
     Example:
-        >>> str(Skip(5)), str(Skip(5, carried=True))
-        ('skip:5', 'carry:5')
+        >>> str(Skip(5)), str(Skip(5, carried=True, phase=2))
+        ('skip:5', 'carry:5+2')
     """
 
     every: int
@@ -41,9 +41,14 @@ class Skip(Plan):
     def __post_init__(self) -> None:
         if type(self.every) is not int or self.every < 1:
             raise ValueError(f"skip:K needs a whole number K of at least 1, got {self.every!r}")
+        if type(self.phase) is not int or not 0 <= self.phase < self.every:
+            raise ValueError(
+                f"skip:K+P needs a phase P of 0 to {self.every - 1}, got {self.phase!r}"
+            )
 
     def __str__(self) -> str:
-        return f"{'carry' if self.carried else 'skip'}:{self.every}"
+        phase = f"+{self.phase}" if self.phase else ""
+        return f"{'carry' if self.carried else 'skip'}:{self.every}{phase}"
 
 
 @final
@@ -109,7 +114,7 @@ def parse(text: str) -> Plan | None:
     """Read a plan from its text; None if the text does not name one.
 
     Args:
-        text: `skip:5`, `carry:5`, `lowres:0.25` or `auto:0.2`.
+        text: `skip:5`, `carry:5` (`carry:5+2` with a phase), `lowres:0.25` or `auto:0.2`.
 
     Raises:
         ValueError: The number is missing or out of range.
@@ -122,7 +127,8 @@ def parse(text: str) -> Plan | None:
     try:
         match name:
             case "skip" | "carry":
-                return Skip(int(number), carried=name == "carry")
+                every, _, phase = number.partition("+")
+                return Skip(int(every), name == "carry", int(phase or 0))
             case "lowres":
                 return LowResolution(float(number))
             case "auto":

@@ -7,7 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from eventful.reuse.motion import Motion, carry
 from eventful.reuse.plans import Auto, LowResolution, Plan, Skip
 from eventful.stream import Stream
 
+Action = Literal["dense", "held", "carried", "gated", "low resolution"]
+
 
 class Step(NamedTuple):
     """What one frame took, over all batch rows.
@@ -31,12 +33,31 @@ class Step(NamedTuple):
         dense_operations: Those of the dense model.
         milliseconds: Wall time, motion and choices included.
         first: Whether it was computed in full.
+        action: What a plan did: "dense", "held", "carried", "gated" or "low resolution".
     """
 
     operations: int
     dense_operations: int
     milliseconds: float
     first: bool
+    action: Action | None = None
+
+
+class Found(NamedTuple):
+    """The tokens of a frame.
+
+    Attributes:
+        tokens: (batch, grid height, grid width, dim).
+        operations: Spent on them.
+        action: What was done.
+        updated: bool (batch, grid height, grid width), the patches computed anew; None if the
+            action says it.
+    """
+
+    tokens: Tensor
+    operations: int
+    action: Action
+    updated: Tensor | None = None
 
 
 class PlanRunner(ABC):
@@ -49,7 +70,11 @@ class PlanRunner(ABC):
     Attributes:
         steps: What each frame since the last `start` took.
         watch: Called after each frame with the number of frames since the last `start`.
+        updated: bool (batch, grid height, grid width), the patches computed anew on the last frame;
+            all with a dense frame (at low resolution too), none where the output was held.
     """
+
+    updated: Tensor
 
     def __init__(self, model: Any) -> None:
         self.steps: list[Step] = []
@@ -76,24 +101,30 @@ class PlanRunner(ABC):
             Final-normed patch tokens (batch, grid height * grid width, dim), the caller's own.
         """
         begin = time.perf_counter()
-        tokens, spent, first = self._process(frame.clone())  # kept, while the caller's may change
-        tokens = tokens.flatten(1, 2).clone()
+        found = self._process(frame.clone())  # kept, while the caller's may change
+        tokens = found.tokens.flatten(1, 2).clone()
         milliseconds = (time.perf_counter() - begin) * 1e3
         dense = self._stream.stats.dense_operations.total
-        self.steps.append(Step(spent, dense, milliseconds, first))
+        first = found.action == "dense" or not self.steps
+        self.steps.append(Step(found.operations, dense, milliseconds, first, found.action))
+        if found.updated is None:
+            whole = found.action in ("dense", "low resolution")
+            self.updated = torch.full(found.tokens.shape[:3], whole, device=tokens.device)
+        else:
+            self.updated = found.updated
         if self.watch is not None:
             self.watch(len(self.steps))
         return tokens
 
     @abstractmethod
-    def _process(self, frame: Tensor) -> tuple[Tensor, int, bool]:
-        """Tokens (batch, height, width, dim), operations, and whether it was computed in full."""
+    def _process(self, frame: Tensor) -> Found:
+        """Find the tokens of a frame."""
 
-    def _dense(self, frame: Tensor) -> tuple[Tensor, int, bool]:
+    def _dense(self, frame: Tensor) -> Found:
         """Run the dense model; the stream's state is taken in anew."""
         self._stream.reset()
         self._frame, self._tokens = frame, self._run(frame)
-        return self._tokens, self._stream.stats.operations.total, True
+        return Found(self._tokens, self._stream.stats.operations.total, "dense")
 
     def _run(self, frame: Tensor) -> Tensor:
         x = (frame - self._mean.to(frame)) / self._std.to(frame)
@@ -118,13 +149,13 @@ class SkipRunner(PlanRunner):
         self._plan = plan
         self._motion = Motion(self.grid) if plan.carried else None
 
-    def _process(self, frame: Tensor) -> tuple[Tensor, int, bool]:
+    def _process(self, frame: Tensor) -> Found:
         turn = (len(self.steps) + self._plan.phase) % self._plan.every == 0
         if self._frame is None or self._tokens is None or turn:
             return self._dense(frame)
         if self._motion is None:
-            return self._tokens, 0, False
-        return carry(self._tokens, self._motion(self._frame, frame)), 0, False
+            return Found(self._tokens, 0, "held")
+        return Found(carry(self._tokens, self._motion(self._frame, frame)), 0, "carried")
 
 
 @final
@@ -154,13 +185,13 @@ class LowResolutionRunner(PlanRunner):
         super().start()
         self._inside.start()
 
-    def _process(self, frame: Tensor) -> tuple[Tensor, int, bool]:
+    def _process(self, frame: Tensor) -> Found:
         if not self._stream.stats.frames:
             self._dense(frame)  # once, for what the dense model needs at full size
         small = F.interpolate(frame, self.size, mode="bilinear", antialias=True)
         tokens = self._inside(small).unflatten(1, self._inside.grid).permute(0, 3, 1, 2)
         tokens = F.interpolate(tokens, self.grid, mode="bilinear").permute(0, 2, 3, 1)
-        return tokens, self._inside.steps[-1].operations, not self.steps
+        return Found(tokens, self._inside.steps[-1].operations, "low resolution")
 
 
 @final
@@ -192,7 +223,7 @@ class AutoRunner(PlanRunner):
         self._before: tuple[Tensor, Tensor] | None = None  # the last frame and its embedding
         self._newer: tuple[Tensor, Tensor] | None = None  # tokens computed since, and where
 
-    def _process(self, frame: Tensor) -> tuple[Tensor, int, bool]:
+    def _process(self, frame: Tensor) -> Found:
         embedding = self._embed((frame - self._mean.to(frame)) / self._std.to(frame))
         plan, moving = self._plan, self._changed(embedding) > self._plan.moving
         self._credit += plan.share
@@ -200,12 +231,12 @@ class AutoRunner(PlanRunner):
             self._newer = None
             found = self._dense(frame)
         elif moving:
-            found = self._carried(frame), 0, False
+            found = Found(self._carried(frame), 0, "carried")
         else:
             updated = math.floor((1 - plan.refresh) * plan.share * self._patches)
             found = self._gated(frame, updated)
         self._before = frame, embedding
-        self._credit -= found[1] / self._stream.stats.dense_operations.total
+        self._credit -= found.operations / self._stream.stats.dense_operations.total
         return found
 
     def _changed(self, embedding: Tensor) -> float:
@@ -228,11 +259,11 @@ class AutoRunner(PlanRunner):
         self._newer = newer, where
         return torch.where(where > 0, newer, tokens)
 
-    def _gated(self, frame: Tensor, updated: int) -> tuple[Tensor, int, bool]:
+    def _gated(self, frame: Tensor, updated: int) -> Found:
         """The output carried along, and some tokens computed anew."""
         tokens = self._carried(frame)
         if updated < 1:
-            return tokens, 0, False
+            return Found(tokens, 0, "carried")
         self._stream.policy = TopR(updated)
         fresh = self._run(frame)
         (gate,) = self._stream.gates
@@ -242,7 +273,7 @@ class AutoRunner(PlanRunner):
             where = torch.maximum(where, self._newer[1])
         tokens = torch.where(mask, fresh, tokens)
         self._newer = tokens, where
-        return tokens, self._stream.stats.operations.total, False
+        return Found(tokens, self._stream.stats.operations.total, "gated", mask[..., 0])
 
 
 CHANGED = 0.2  # relative change of a patch's embedding from one frame to the next that counts
