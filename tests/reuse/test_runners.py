@@ -170,9 +170,11 @@ def test_plans_that_make_no_sense_are_refused(text, message):
 def test_runners_say_what_they_did_and_where(model):
     run, frames = runner(model, Skip(2, carried=True)), video(2)
     run(frames[0])
-    assert run.steps[0].action == "dense" and run.updated.all()
+    assert run.steps[0].action == "dense"
+    assert run.updated.all()
     run(frames[1])
-    assert run.steps[1].action == "carried" and not run.updated.any()
+    assert run.steps[1].action == "carried"
+    assert not run.updated.any()
     assert run.updated.shape == (1, *run.grid)
 
 

@@ -98,7 +98,7 @@ class Runner:
         else:
             output, milliseconds = self._dense(frame)
             count = self.steps[-1].dense_operations
-            step = Step(count, count, milliseconds, first=False)
+            step = Step(count, count, milliseconds, first=False, action="dense")
         self._shape = frame.shape
         self.steps.append(step)
         if self.watch is not None:

@@ -33,14 +33,14 @@ class Step(NamedTuple):
         dense_operations: Those of the dense model.
         milliseconds: Wall time, motion and choices included.
         first: Whether it was computed in full.
-        action: What a plan did: "dense", "held", "carried", "gated" or "low resolution".
+        action: What was done: "dense", "held", "carried", "gated" or "low resolution".
     """
 
     operations: int
     dense_operations: int
     milliseconds: float
     first: bool
-    action: Action | None = None
+    action: Action = "gated"
 
 
 class Found(NamedTuple):
