@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eventful.blocks import EventfulBlock
+from eventful import bindings
+from eventful.bindings import Blocks, binding
 from eventful.policies import KeepAll, Policy, Threshold, TopFraction, TopR, parse
+from eventful.state import BlockState
 
 _KEYS = {
     "digest",
@@ -32,7 +34,7 @@ _KEYS = {
 }
 
 
-def describe(module: nn.Module, blocks: Mapping[str, EventfulBlock]) -> dict[str, Any]:
+def describe(module: nn.Module, blocks: Blocks) -> dict[str, Any]:
     """Describe what a snapshot depends on: options, shapes and a digest of all weights."""
     weights = module.state_dict()
     return {
@@ -40,6 +42,45 @@ def describe(module: nn.Module, blocks: Mapping[str, EventfulBlock]) -> dict[str
         "shapes": {name: list(tensor.shape) for name, tensor in weights.items()},
         "weights": digest(weights.values()),
     }
+
+
+def capture(blocks: Blocks) -> dict[str, Any]:
+    """Copy out what the blocks remember, with its digest."""
+    states = {name: binding(block).state for name, block in blocks.items()}
+    tensors = {
+        name: {key: tensor.clone() for key, tensor in state.tensors().items()}
+        for name, state in states.items()
+    }
+    return {
+        "tensors": tensors,
+        "turns": {name: int(s.attention.turn) for name, s in states.items() if s.attention},
+        "policies": policy_texts(bindings.policies(blocks)),
+        "grids": {name: binding(block).grid for name, block in blocks.items()},
+        "digest": digest(all_tensors(tensors)),
+    }
+
+
+def states_in(content: Mapping[str, Any], device: torch.device) -> dict[str, BlockState]:
+    """Build what `capture` copied out anew, on a device."""
+    return {
+        name: BlockState.from_tensors(
+            {key: tensor.to(device, copy=True) for key, tensor in tensors.items()},
+            content["turns"].get(name, 0),
+        )
+        for name, tensors in content["tensors"].items()
+    }
+
+
+def frame_of(size: tuple[Any, ...]) -> list[Any]:
+    """Write down a frame's shape and dtype."""
+    shape, dtype, _ = size
+    return [list(shape), str(dtype)]
+
+
+def size_in(content: Mapping[str, Any], device: torch.device) -> tuple[Any, ...]:
+    """Read the frame's shape and dtype back, and put the device beside them."""
+    shape, dtype = content["frame"]
+    return tuple(shape), getattr(torch, dtype.removeprefix("torch.")), device
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
@@ -67,6 +108,31 @@ def check(saved: Mapping[str, Any], model: Mapping[str, Any]) -> None:
                 )
     if saved["weights"] != model["weights"]:
         raise ValueError("the snapshot's model has the same shapes but other weights; load them")
+
+
+def check_state_dtype(content: Mapping[str, Any], ours: torch.dtype | None) -> None:
+    """Compare what references and buffers are kept in.
+
+    Raises:
+        ValueError: It differs.
+    """
+    if content["state_dtype"] != str(ours):
+        raise ValueError(
+            f"the snapshot is of a stream with state_dtype={content['state_dtype']}, this one "
+            f"has {ours}; load it into a stream with the same"
+        )
+
+
+def check_size(saved: tuple[Any, ...], ours: tuple[Any, ...] | None) -> None:
+    """Compare the frames of a snapshot with those that a stream runs already, if any.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if ours is not None and ours != saved:
+        raise ValueError(
+            f"the snapshot is of frames {saved}, this stream runs {ours}; load it into a new stream"
+        )
 
 
 def policy_texts(policies: Mapping[str, Policy]) -> dict[str, str]:

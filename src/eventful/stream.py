@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from eventful import compiled, snapshots
-from eventful.blocks import EventfulBlock, bound_copy, eventful_blocks
+from eventful import bindings, compiled, snapshots
+from eventful.bindings import binding
+from eventful.blocks import bound_copy, eventful_blocks
 from eventful.counting import (
     BlockSize,
     Operations,
@@ -22,10 +23,9 @@ from eventful.counting import (
     outside,
 )
 from eventful.cuts import SceneCuts, change
-from eventful.gates import GateState
 from eventful.inputs import Inputs, refuse
 from eventful.policies import Policy, for_gates
-from eventful.state import Binding, BlockState, Frame
+from eventful.state import BlockState, Frame
 from eventful.stats import Stats
 
 
@@ -149,9 +149,7 @@ class Stream:
     @policy.setter
     def policy(self, policy: Policy | Mapping[str, Policy]) -> None:
         now = self._policies()
-        for name, chosen in for_gates(policy, list(now), default=now).items():
-            block, _, stage = name.rpartition(".")
-            _binding(self._blocks[block]).policies[stage] = chosen  # type: ignore[index]
+        bindings.set_policies(self._blocks, for_gates(policy, list(now), default=now))
 
     @torch.inference_mode()
     def __call__(self, frame: Tensor) -> Any:
@@ -223,7 +221,7 @@ class Stream:
         block, _, stage = name.rpartition(".")
         if name not in self.gates:
             raise ValueError(f"no gate is called {name!r}; there are {', '.join(self.gates)}")
-        state = _binding(self._blocks[block]).state.gates.get(stage)  # type: ignore[call-overload]
+        state = binding(self._blocks[block]).state.gates.get(stage)  # type: ignore[call-overload]
         if state is None:
             raise ValueError("there is nothing to see at a gate before the first frame")
         return GateView(state.error.clone(), state.index.mask())
@@ -239,27 +237,16 @@ class Stream:
         """
         if self._size is None:
             raise ValueError("there is nothing to save before the first frame")
-        shape, dtype, _ = self._size
-        states = {name: _binding(block).state for name, block in self._blocks.items()}
         content = {
             "model": snapshots.describe(self._module, self._blocks),
-            "frame": [list(shape), str(dtype)],
-            "tensors": {
-                name: {key: tensor.clone() for key, tensor in state.tensors().items()}
-                for name, state in states.items()
-            },
-            "turns": {
-                name: int(state.attention.turn) for name, state in states.items() if state.attention
-            },
-            "policies": snapshots.policy_texts(self._policies()),
+            "frame": snapshots.frame_of(self._size),
+            **snapshots.capture(self._blocks),
             "histories": [list(history) for history in self._histories],
             "pending": list(self._pending) if self._pending else None,
-            "grids": {name: _binding(block).grid for name, block in self._blocks.items()},
             "state_dtype": str(self._frame.state_dtype),
             "outside": self._outside,
             "counts": [getattr(self.stats, name) for name in _COUNTS],
         }
-        content["digest"] = snapshots.digest(snapshots.all_tensors(content["tensors"]))
         if path is not None:
             snapshots.write(content, path)
         return content
@@ -277,28 +264,13 @@ class Stream:
         """
         content = snapshots.read(source)
         snapshots.check(content["model"], snapshots.describe(self._module, self._blocks))
-        if content["state_dtype"] != str(self._frame.state_dtype):
-            raise ValueError(
-                f"the snapshot is of a stream with state_dtype={content['state_dtype']}, this one "
-                f"has {self._frame.state_dtype}; load it into a stream with the same"
-            )
-        shape, dtype = content["frame"]
-        size = tuple(shape), getattr(torch, dtype.removeprefix("torch.")), self._device
-        if self._size is not None and self._size != size:
-            raise ValueError(
-                f"the snapshot is of frames {size}, this stream runs {self._size}; "
-                f"load it into a new stream"
-            )
-        states = {
-            name: BlockState.from_tensors(
-                {key: tensor.to(self._device, copy=True) for key, tensor in tensors.items()},
-                content["turns"].get(name, 0),
-            )
-            for name, tensors in content["tensors"].items()
-        }
+        snapshots.check_state_dtype(content, self._frame.state_dtype)
+        size = snapshots.size_in(content, self._device)
+        snapshots.check_size(size, self._size)
+        states = snapshots.states_in(content, self._device)
         self.policy = snapshots.parse_policies(content["policies"]) or self.policy
         for name, block in self._blocks.items():
-            _binding(block).state, _binding(block).grid = states[name], content["grids"][name]
+            binding(block).state, binding(block).grid = states[name], content["grids"][name]
         self._measure_blocks()
         self._frame.anew = False
         self._size, self._outside = size, content["outside"]
@@ -332,16 +304,16 @@ class Stream:
 
     def _run_first(self, x: Tensor, reason: str) -> Any:
         """Compute a frame in full, into new state; what was remembered stays until it is done."""
-        before = {name: _binding(block).state for name, block in self._blocks.items()}
+        before = {name: binding(block).state for name, block in self._blocks.items()}
         for block in self._blocks.values():
-            _binding(block).state = BlockState()
+            binding(block).state = BlockState()
         try:
             with outside(list(self._blocks.values())) as observer:
                 output, seconds = self._timed(x)
             self._check_policies()  # needs the number of tokens, known only now
         except BaseException:
             for name, block in self._blocks.items():
-                _binding(block).state = before[name]
+                binding(block).state = before[name]
             raise
         self._size, self._pending, self._outside = _size(x), None, observer.total
         self._frame.anew = False
@@ -366,7 +338,7 @@ class Stream:
 
     def _run_fixed(self, x: Tensor) -> Any:
         """Compute a frame by compiled updates; take it back if it should not have been."""
-        views = self._gate_states()
+        views = bindings.gate_states(self._blocks)
         seen = [(gate.error, gate.index) for gate in views]
         self._frame.fixed, self._frame.bounded = True, compiled.must_bound(x.device)
         try:
@@ -383,7 +355,7 @@ class Stream:
             self._report(seconds)
             return output
         for block in self._blocks.values():
-            _binding(block).state.undo_()
+            binding(block).state.undo_()
         for gate, (error, index) in zip(views, seen, strict=True):
             gate.error, gate.index = error, index
         self._frame.anew = True  # attention states cannot be taken back, but follow from buffers
@@ -397,19 +369,15 @@ class Stream:
         if self._frame.reached:
             self._pending = None, "interrupted"
 
-    def _gate_states(self) -> list[GateState]:
-        states = [_binding(block).state for block in self._blocks.values()]
-        return [gate for state in states for gate in state.gates.values()]
-
     def _timed(self, x: Tensor) -> tuple[Any, float]:
         """Run the model; every eventful block must take part exactly once."""
         self._frame.flush, self._frame.reached = [], False
         for block in self._blocks.values():
-            _binding(block).runs = 0
+            binding(block).runs = 0
         start = _now(x)
         output = self._call(x)
         seconds = _now(x) - start
-        runs = {name: _binding(block).runs for name, block in self._blocks.items()}
+        runs = {name: binding(block).runs for name, block in self._blocks.items()}
         odd = {name: count for name, count in runs.items() if count != 1}
         if odd:
             raise RuntimeError(
@@ -448,34 +416,22 @@ class Stream:
 
     def _check_policies(self) -> None:
         """Let every policy choose once, so that one that does not fit fails before any change."""
-        policies = self._policies()
-        tokens = {
-            f"{name}.{stage}": gate.reference.shape[1] - block.token_gate.prefix
-            for name, block in self._blocks.items()
-            for stage, gate in _binding(block).state.gates.items()
-        }
-        if self._checked == (policies, tokens):
-            return
-        nothing = next(iter(self._gate_states())).reference
-        for name, policy in policies.items():
-            policy.select(nothing.new_zeros(1, tokens[name]))
-            if self._compile and policy.count(tokens[name]) is None:
-                raise ValueError(
-                    f"compile=True needs policies that update a fixed number of tokens, such as "
-                    f"TopR(256) or TopFraction(0.25); {name} has {policy}"
-                )
-        self._checked = policies, tokens
+        policies, choices = self._policies(), bindings.choices(self._blocks)
+        if self._checked != (policies, choices):
+            like = bindings.gate_states(self._blocks)[0].reference
+            bindings.check_policies(policies, choices, like, fixed=self._compile)
+            self._checked = policies, choices
 
     def _report(self, seconds: float) -> None:
         """Enter a processed frame into the statistics."""
         used, dense = Operations(other=self._outside), Operations(other=self._outside)
         for block in self._blocks.values():
-            _binding(block).state.forget_undo()
+            binding(block).state.forget_undo()
         for name, block in self._blocks.items():
             used += frame_operations(block, self._sizes[name], list(self._flushed))
             for _ in range(len(self._histories)):
                 dense += self._original_operations[name]
-            for stage, gate in _binding(block).state.gates.items():
+            for stage, gate in binding(block).state.gates.items():
                 self.stats.updated[f"{name}.{stage}"] = gate.index.counts
         for row, reason in self._flushed.items():
             self.stats.flush(row, reason)
@@ -485,34 +441,24 @@ class Stream:
     def _measure_blocks(self) -> None:
         """Read the sizes that operations depend on off the blocks, behind their first frame."""
         self._sizes = {
-            name: BlockSize.of(block, _binding(block).grid) for name, block in self._blocks.items()
+            name: BlockSize.of(block, binding(block).grid) for name, block in self._blocks.items()
         }
         tokens, sampled = 0, False
         for name, block in self._blocks.items():
             if not sampled:
-                tokens = _binding(block).state.tokens
+                tokens = binding(block).state.tokens
             sampled = sampled or block.options.sampling is not None
-            size = original_size(block, _binding(block).grid)
+            size = original_size(block, binding(block).grid)
             self._original_operations[name] = dense_operations(size, tokens)
 
     def _policies(self) -> dict[str, Policy]:
-        return {
-            f"{name}.{stage}": _binding(block).policies[stage]
-            for name, block in self._blocks.items()
-            for stage in block.stages
-        }
+        return bindings.policies(self._blocks)
 
     def _state_bytes(self) -> int:
-        states = [_binding(block).state for block in self._blocks.values()]
-        return sum(t.nbytes for state in states for t in state.tensors().values())
+        return bindings.state_bytes(self._blocks)
 
 
 _COUNTS = ("frames", "total_operations", "total_dense_operations")
-
-
-def _binding(block: EventfulBlock) -> Binding:
-    assert block.binding is not None
-    return block.binding
 
 
 def _size(x: Tensor) -> tuple[Any, ...]:
