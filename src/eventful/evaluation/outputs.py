@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eventful.evaluation.plots import plot
+from eventful.evaluation.curves import curves
+from eventful.evaluation.plots import heading, plot
 from eventful.evaluation.running import Evaluation
 from eventful.evaluation.summary import SettingReport
 from eventful.evaluation.task import Task
@@ -119,7 +120,10 @@ def write_report(
     files = [folder / f"{task}.{kind}" for kind in ("json", "csv", "png", "svg")]
     content = content | {"files": [str(path) for path in files]}
     _write_csv(evaluation, files[1], times)
-    plot(content, files[2:])
+    if "rows" in content:
+        curves(content["dense"], content["rows"], heading(content), files[2:])
+    else:
+        plot(content, files[2:])
     write_json(content, files[0])
     return content
 

@@ -34,7 +34,7 @@ def plot(content: dict[str, Any], paths: Sequence[Path]) -> None:
     axes.grid(alpha=0.25)
     if axes.lines:
         axes.legend(fontsize=8, loc="lower right")
-    figure.suptitle(_title(content), fontsize=10)
+    figure.suptitle(heading(content), fontsize=10)
     for path in paths:
         figure.savefig(path, dpi=140)
 
@@ -59,7 +59,14 @@ def _draw(axes: Any, points: list[tuple[float, float]], label: str, **look: Any)
     axes.plot(*zip(*points, strict=True), marker="o", ms=5, lw=1, label=label, **look)
 
 
-def _title(content: dict[str, Any]) -> str:
+def heading(content: dict[str, Any]) -> str:
+    """What stands above the picture of a report: the data, and how much of it was scored.
+
+    Example:
+        >>> report = {"title": "DAVIS", "settings": [], "per": "frame", "weights": {"file": "a.pt"}}
+        >>> heading(report)
+        'DAVIS: 0 frames scored'
+    """
     counts = [one["scored"] for one in content["settings"]]
     what = f"{content['title']}: {max(counts, default=0)} {content['per']}s scored"
     random = content["weights"]["file"] is None

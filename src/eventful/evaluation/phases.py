@@ -1,0 +1,66 @@
+"""Rows of one plan that differ in its phase, taken together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eventful.reuse import parse
+
+
+def pooled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one plan with different phases as one: means; the worst of the worst.
+
+    Operations are averaged, not their ratios.
+
+    Example:
+        >>> rows = [
+        ...     {"variant": "skip", "policy": f"skip:2{phase}", "operations_ratio": ratio,
+        ...      "relative_error": error, "relative_error_rms": error, "relative_error_max": error}
+        ...     for phase, ratio, error in (("", 2.0, 3.0), ("+1", 4.0, 4.0))]
+        >>> (one,) = pooled(rows)
+        >>> one["policy"], round(one["operations_ratio"], 3), one["relative_error"]
+        ('skip:2', 2.667, 3.5)
+        >>> round(one["relative_error_rms"], 4), one["relative_error_max"], one["phases"]
+        (3.5355, 4.0, 2)
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["variant"], _without_phase(row)), []).append(row)
+    return [_merged(ones) | {"policy": text} for (_, text), ones in groups.items()]
+
+
+def _without_phase(row: Mapping[str, Any]) -> str:
+    return row["policy"].partition("+")[0] if parse(row["policy"]) else row["policy"]
+
+
+def _merged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first = rows[0]
+    if len(rows) == 1:
+        return {**first, "phases": 1}
+    found = {key: _mean_of(key, [row[key] for row in rows]) for key in first}
+    return found | {"phases": len(rows)}
+
+
+def _mean_of(key: str, values: Sequence[Any]) -> Any:
+    """What stands for several values of a column."""
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {name: _mean_of(name, [one[name] for one in values]) for name in first}
+    if isinstance(first, list):
+        return [_mean_of(key, ones) for ones in zip(*values, strict=True)]
+    known = [one for one in values if one is not None]
+    if isinstance(first, str) or not known:
+        return first
+    return _mean(key, known)
+
+
+def _mean(key: str, values: Sequence[float]) -> float:
+    if key == "operations_ratio":
+        return len(values) / sum(1 / one for one in values)
+    if key.endswith("_max"):
+        return max(values)
+    if key.endswith("_rms"):
+        return math.sqrt(sum(one**2 for one in values) / len(values))
+    return sum(values) / len(values)
