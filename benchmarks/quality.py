@@ -1,0 +1,133 @@
+"""Quality against cost on annotated video: runs the settings, and writes tables and figures.
+
+    EVENTFUL_DATA=... python benchmarks/quality.py run OUT [--jobs 2] [--only davis ...]
+    python benchmarks/quality.py collect OUT
+    python benchmarks/quality.py tables [--check]
+
+`run` evaluates every setting of `SETTINGS` on the runs of `RUNS` and writes OUT/<run>/<run>.json;
+the same command goes on where it was ended. Tasks on the same frames are judged in one run. Times
+are not taken: `benchmarks/quality_times.py` takes them, on short excerpts.
+
+`collect` brings what was found together in benchmarks/results/quality.json, draws
+docs/images/quality-<task>.svg, and fills in the tables of docs/quality.md (and of README.md where
+it has a place for them); `tables` does this last step alone, and with --check fails where the
+tables differ from the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eventful.evaluation import Setting, combined, evaluate, report, write_report
+from eventful.evaluation.annotated import KINDS, saliency_models
+from eventful.evaluation.joint import Joint
+from eventful.evaluation.tasks import dense_folder
+from eventful.models.packaged import WEIGHTS
+from eventful.models.saliency import saliency_vit
+
+SETTINGS = {
+    "incremental": (0.5, 0.35, 0.25, 0.125, 0.0625),
+    "input-relative": (0.5, 0.35, 0.2, 0.125, 0.0625),
+    "hold": (0.35, 0.125),
+    "token-wise": (0.35, 0.125),
+    "stgt": (0.35, 0.125),
+}
+PLANS = (
+    *("auto:0.5", "auto:0.3", "auto:0.25", "auto:0.2", "auto:0.125", "auto:0.0625"),
+    *("skip:2", "skip:3", "skip:5", "skip:5+1", "skip:5+2", "skip:5+3", "skip:5+4", "skip:10"),
+    *("carry:2", "carry:3", "carry:5", "carry:5+2", "carry:10"),
+    *("lowres:0.5", "lowres:0.25", "lowres:0.125"),
+)
+# What is run: the tasks that judge it (the first gives the frames), and frames of a video.
+RUNS: dict[str, tuple[tuple[str, ...], int | None]] = {
+    "davis": (("davis-saliency", "davis-propagation"), None),
+    "highway": (("cdnet-vehicles", "cdnet-saliency"), 300),
+    "vtest": (("vtest",), 300),
+}
+TITLES = {
+    "davis": "DAVIS, saliency and mask propagation",
+    "highway": "CDnet highway, vehicles and saliency",
+    "vtest": "vtest, probe for people",
+}
+
+
+def settings() -> list[Setting]:
+    """All settings, the dense model first."""
+    found = combined(["dense"], PLANS)
+    for variant, shares in SETTINGS.items():
+        found += combined([variant], [f"fraction:{share}" for share in shares])
+    return found
+
+
+def task_of(run: str, folder: Path, frames: int | None = None) -> Any:
+    """Build what is run; the data lie in EVENTFUL_DATA."""
+    if "EVENTFUL_DATA" not in os.environ:
+        sys.exit("EVENTFUL_DATA is not set: the folder of davis2016/, cdnet2014/ and vtest/")
+    root, models = Path(os.environ["EVENTFUL_DATA"]), saliency_models(saliency_vit())
+    names, most = RUNS[run]
+    place, frames = dense_folder(folder), frames or most
+    data = KINDS[names[0]][1](root, False)  # of the first task: all look at the same frames
+    tasks = [KINDS[name][0](models, data, place, None, frames) for name in names]
+    return tasks[0] if len(tasks) == 1 else Joint(run, tasks)
+
+
+def work(run: str, folder: Path, frames: int | None, number: int, threads: int) -> str:
+    """Run one setting, unless it is there already; the dense model is number 0."""
+    torch.set_num_threads(threads)
+    setting = settings()[number]
+    evaluate(task_of(run, folder, frames), [setting], folder)
+    return f"{run}: {setting.name}"
+
+
+def run_all(arguments: argparse.Namespace) -> None:
+    """Run every setting, several at a time, then write the reports."""
+    runs = arguments.only or list(RUNS)
+    threads = arguments.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+
+        def start(run: str, number: int) -> Any:
+            return pool.submit(work, run, arguments.out / run, arguments.frames, number, threads)
+
+        for dense in [start(run, 0) for run in runs]:  # the others are compared with it
+            print(dense.result(), flush=True)
+        for one in [start(run, k) for run in runs for k in range(1, len(settings()))]:
+            print(one.result(), flush=True)
+    for run in runs:
+        write(run, arguments.out / run, arguments.frames)
+
+
+def write(run: str, folder: Path, frames: int | None) -> None:
+    """Write the report on what has been run."""
+    task = task_of(run, folder, frames)
+    found = evaluate(task, settings(), folder)
+    weights = {"file": Path(WEIGHTS.inside).name, "sha256": WEIGHTS.sha256}
+    about = {"title": TITLES[run], "weights": weights}
+    write_report(report(task, found, about, times=False), found, folder, times=False)
+
+
+def main() -> None:
+    """Do as asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run")
+    run.add_argument("out", type=Path)
+    run.add_argument("--jobs", type=int, default=2, help="settings at a time")
+    run.add_argument("--threads", type=int, help="of each [the cores shared out]")
+    run.add_argument("--only", nargs="+", choices=list(RUNS))
+    run.add_argument("--frames", type=int, help="of a video at most, for a trial")
+    run.set_defaults(call=run_all)
+    arguments = parser.parse_args()
+    arguments.call(arguments)
+
+
+if __name__ == "__main__":
+    main()
