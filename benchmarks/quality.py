@@ -17,20 +17,31 @@ tables differ from the results.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from quality_summary import JOINT, TASKS, summary
+from quality_tables import filled
 
 from eventful.evaluation import Setting, combined, evaluate, report, write_report
 from eventful.evaluation.annotated import KINDS, saliency_models
+from eventful.evaluation.curves import curves
 from eventful.evaluation.joint import Joint
 from eventful.evaluation.tasks import dense_folder
 from eventful.models.packaged import WEIGHTS
 from eventful.models.saliency import saliency_vit
+from eventful.provenance import write_json
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "quality.json"
+FILES = (ROOT / "README.md", ROOT / "docs" / "quality.md")
+IMAGES = ROOT / "docs" / "images"
 
 SETTINGS = {
     "incremental": (0.5, 0.35, 0.25, 0.125, 0.0625),
@@ -45,12 +56,9 @@ PLANS = (
     *("carry:2", "carry:3", "carry:5", "carry:5+2", "carry:10"),
     *("lowres:0.5", "lowres:0.25", "lowres:0.125"),
 )
-# What is run: the tasks that judge it (the first gives the frames), and frames of a video.
-RUNS: dict[str, tuple[tuple[str, ...], int | None]] = {
-    "davis": (("davis-saliency", "davis-propagation"), None),
-    "highway": (("cdnet-vehicles", "cdnet-saliency"), 300),
-    "vtest": (("vtest",), 300),
-}
+# What is run, by the tasks that judge it: the first gives the frames.
+RUNS = {**JOINT, "vtest": ("vtest",)}
+FRAMES = {"davis": None, "highway": 300, "vtest": 300}  # of a video at most
 TITLES = {
     "davis": "DAVIS, saliency and mask propagation",
     "highway": "CDnet highway, vehicles and saliency",
@@ -66,13 +74,13 @@ def settings() -> list[Setting]:
     return found
 
 
+@lru_cache
 def task_of(run: str, folder: Path, frames: int | None = None) -> Any:
     """Build what is run; the data lie in EVENTFUL_DATA."""
     if "EVENTFUL_DATA" not in os.environ:
         sys.exit("EVENTFUL_DATA is not set: the folder of davis2016/, cdnet2014/ and vtest/")
     root, models = Path(os.environ["EVENTFUL_DATA"]), saliency_models(saliency_vit())
-    names, most = RUNS[run]
-    place, frames = dense_folder(folder), frames or most
+    names, place, frames = RUNS[run], dense_folder(folder), frames or FRAMES[run]
     data = KINDS[names[0]][1](root, False)  # of the first task: all look at the same frames
     tasks = [KINDS[name][0](models, data, place, None, frames) for name in names]
     return tasks[0] if len(tasks) == 1 else Joint(run, tasks)
@@ -112,6 +120,37 @@ def write(run: str, folder: Path, frames: int | None) -> None:
     write_report(report(task, found, about, times=False), found, folder, times=False)
 
 
+def collect(arguments: argparse.Namespace) -> None:
+    """Bring reports together, draw them, and fill the tables in."""
+    paths = [path for folder in arguments.folders for path in report_files(folder)]
+    if not paths:
+        sys.exit(f"no report of {', '.join([*RUNS, *TASKS])} in {arguments.folders}")
+    found = summary(json.loads(path.read_text()) for path in paths)
+    write_json(found, RESULTS)
+    for name, task in found["tasks"].items():
+        path = IMAGES / f"quality-{name}.svg"
+        curves(task["dense"], task["rows"], name, [path], list(task["dense"]["quality"]))
+    fill(arguments)
+
+
+def report_files(folder: Path) -> list[Path]:
+    """The reports in a folder and in those right below it."""
+    names = [f"{name}.json" for name in dict.fromkeys([*RUNS, *TASKS])]
+    return [path for name in names for path in (*folder.glob(name), *folder.glob(f"*/{name}"))]
+
+
+def fill(arguments: argparse.Namespace) -> None:
+    """Fill the tables in, or check them."""
+    found = json.loads(RESULTS.read_text())
+    for path in FILES:
+        text = path.read_text()
+        new = filled(text, found)
+        if not getattr(arguments, "check", False):
+            path.write_text(new)
+        elif new != text:
+            sys.exit(f"{path.name} differs from the results; run benchmarks/quality.py tables")
+
+
 def main() -> None:
     """Do as asked."""
     parser = argparse.ArgumentParser(
@@ -125,6 +164,12 @@ def main() -> None:
     run.add_argument("--only", nargs="+", choices=list(RUNS))
     run.add_argument("--frames", type=int, help="of a video at most, for a trial")
     run.set_defaults(call=run_all)
+    together = commands.add_parser("collect")
+    together.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    together.set_defaults(call=collect)
+    tables = commands.add_parser("tables")
+    tables.add_argument("--check", action="store_true")
+    tables.set_defaults(call=fill)
     arguments = parser.parse_args()
     arguments.call(arguments)
 
