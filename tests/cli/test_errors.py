@@ -2,6 +2,7 @@
 
 import pickle
 import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import timm
 import torch
 
 from eventful.cli import app as application
-from eventful.cli import main
+from eventful.cli import engines, main
 
 
 @pytest.fixture
@@ -118,6 +119,15 @@ def test_a_negative_size_with_the_aspect_kept(refuse):
         ("all:3", "policy 'all:3' is not understood"),
         ("top", "policy 'top' is not understood"),
         ("", "policy '' is not understood"),
+        ("ship:5", "; do you mean skip:5?"),
+        ("fractoin:0.5", "; do you mean fraction:0.25?"),
+        ("skip:0", "skip:K needs a whole number K of at least 1, got 0"),
+        ("skip:2.5", "'skip:2.5' is not understood"),
+        ("skip:5+5", "needs a phase P of 0 to 4, got 5"),
+        ("carry", "'carry' is not understood"),
+        ("lowres:0", "needs a share F above 0 and at most 1, got 0.0"),
+        ("auto:2", "needs a share F above 0 and at most 1, got 2.0"),
+        ("auto:nan", "needs a share F above 0 and at most 1, got nan"),
     ],
 )
 def test_a_policy_that_is_none(refuse, policy, message):
@@ -134,8 +144,87 @@ def test_an_unknown_gate(refuse):
     assert "no gate 'blocks.6.qkv'; there are blocks.0.qkv, " in line
 
 
-def test_an_unknown_attention(refuse):
-    assert "attention must be one of ('dense', " in refuse("--attention", "flash")
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--attention", "flash", "is one of dense, query_key, cached, incremental, got 'flash'\n"),
+        ("--attention", "cashed", "got 'cashed'; do you mean 'cached'?\n"),
+        ("--gating", "inptu", "is one of paper, hold, input, got 'inptu'; do you mean 'input'?\n"),
+        ("--gating", "", "is one of paper, hold, input, got ''\n"),
+        ("--measure", "relativ", "relative-age, got 'relativ'; do you mean 'relative'?\n"),
+        ("--measure", "norm", "is one of error, relative, age, relative-age, got 'norm'\n"),
+        ("--state-dtype", "float23", "got 'float23'; do you mean 'float32'?\n"),
+    ],
+)
+def test_an_option_that_has_no_such_value(refuse, option, value, message):
+    line = refuse(option, value)
+    assert line.startswith(f"error: {option} is one of ")
+    assert line.endswith(message)
+
+
+@pytest.mark.parametrize("attention", ["dense", "query_key", "cached"])
+def test_a_form_of_attention_that_one_gate_does_not_go_with(refuse, attention):
+    line = refuse("--gating", "input", "--attention", attention)
+    assert f"it takes attention='incremental' only, got '{attention}'" in line
+
+
+def test_a_policy_that_cannot_be_compiled(refuse):
+    line = refuse("--compile", "--policy", "threshold:1")
+    assert "--compile needs policies that update a fixed number of tokens" in line
+    assert line.endswith("got threshold:1.0\n")
+
+
+def test_a_gate_that_the_gating_does_not_have(refuse):
+    line = refuse("--gating", "input", "--gate", "blocks.3.qkv")
+    assert "no gate 'blocks.3.qkv'; there are blocks.0.qkv\n" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--attention", "incremental"], "--attention"),  # also where it says the usual
+        (["--gating", "input"], "--gating"),
+        (["--measure", "relative"], "--measure"),
+        (["--gate", "blocks.0.qkv"], "--gate"),
+        (["--scene-cuts"], "--scene-cuts"),
+        (["--no-scene-cuts"], "--no-scene-cuts"),
+        (["--compile"], "--compile"),
+        (["--state-dtype", "bfloat16"], "--state-dtype"),
+        (["--measure", "age", "--compile", "--gating", "hold"], "--gating, --measure, --compile"),
+    ],
+)
+def test_an_option_of_gates_beside_a_plan(refuse, options, named):
+    line = refuse("--policy", "skip:2", *options)
+    assert f"the plan skip:2 does not use {named}; leave that out, or run a policy" in line
+
+
+@pytest.mark.parametrize("plan", ["skip:2", "lowres:0.5", "auto:0.5"])
+def test_a_model_that_cannot_run_under_a_plan(tmp_path, refuse, plan):
+    torch.save(timm.create_model("test_vit_relpos").state_dict(), tmp_path / "w.pth")
+    line = refuse(
+        *("--model", "timm:test_vit_relpos", "--weights", "w.pth", "--policy", plan),
+    )
+    assert f"timm:test_vit_relpos cannot run under the plan {plan}: " in line
+    assert "RelPosBlock" in line
+    assert "plans take a timm ViT" in line
+    assert "Use a policy such as fraction:0.125\n" in line
+
+
+def test_a_model_that_lacks_what_plans_need():
+    with pytest.raises(ValueError, match="a Linear has no forward_features, no num_prefix_tokens"):
+        engines._check(torch.nn.Linear(3, 5))
+
+
+def test_a_share_that_leaves_nothing_is_not_blamed_on_the_model(refuse):
+    line = refuse("--policy", "lowres:0.001")
+    assert line == "error: lowres:0.001 leaves no patch of a grid of (4, 4); use a larger share\n"
+
+
+@pytest.mark.parametrize("plan", ["carry:2", "auto:0.5"])
+def test_motion_without_opencv(refuse, monkeypatch, plan):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    line = refuse("--policy", plan)
+    assert line == "error: motion needs OpenCV; pip install 'eventful-transformers[motion]'\n"
 
 
 class Payload:

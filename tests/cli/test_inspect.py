@@ -20,11 +20,11 @@ def inspected(invoke, *arguments, code=0):
     return json.loads(result.stdout)
 
 
-def frames_of_a_stream(policy, size, attention):
+def frames_of_a_stream(policy, size, **options):
     """Statistics of the frames of a real stream on the same model, behind the first one."""
     torch.manual_seed(0)
     model = timm.create_model(NAME, img_size=size).eval()
-    model = eventful.convert(model, parse(policy), attention=attention)
+    model = eventful.convert(model, parse(policy), **options)
     stream = eventful.Stream(model, scene_cuts=None)
     stream(torch.randn(1, 3, size, size))
     while True:
@@ -54,7 +54,7 @@ def test_the_figures_are_those_of_a_stream(invoke, attention, size, policy):
         *(invoke, NAME, "--size", size, "--policy", policy, "--attention", attention)
     )
     updated = report["updated_tokens"]
-    frames = frames_of_a_stream(policy, size, attention)
+    frames = frames_of_a_stream(policy, size, attention=attention)
     stream = next(frames)
     while attention == "incremental" and policy != "all" and not as_foretold(stream, updated):
         assert stream.stats.frames < 30
@@ -72,9 +72,75 @@ def test_the_figures_are_those_of_a_stream(invoke, attention, size, policy):
     assert report["state_bytes"] == stats.state_bytes
 
 
+def foretells(report, stats):
+    return (
+        report["operations"]["dense"]["total"] == stats.dense_operations.total
+        and report["operations"]["eventful"]["total"] == stats.operations.total
+        and report["state_bytes"] == stats.state_bytes
+    )
+
+
+@pytest.mark.parametrize("measure", ["error", "relative", "age", "relative-age"])
+@pytest.mark.parametrize(
+    ("gating", "attention"), [("paper", "dense"), ("hold", "dense"), ("input", "incremental")]
+)
+def test_gatings_and_measures_cost_what_a_stream_does(invoke, gating, attention, measure):
+    names = {"gating": gating, "attention": attention, "measure": measure}
+    options = [f"--{name}={value}" for name, value in names.items()]
+    report = inspected(invoke, NAME, "--size", 64, "--policy", "top:3", *options)
+    assert {name: report[name] for name in names} == names
+    assert report["updated_tokens"] == 4
+    gates = ["blocks.0.qkv"] if gating == "input" else [f"blocks.{i}" for i in range(12)]
+    assert len(report["updated_by_gate"]) == (1 if gating == "input" else 3 * len(gates))
+    stats = next(frames_of_a_stream("top:3", 64, **names)).stats
+    assert foretells(report, stats)
+
+
+def test_one_gate_costs_less_and_remembers_less(invoke):
+    paper, held, one = (
+        inspected(invoke, NAME, "--size", 64, "--gating", gating)
+        for gating in ("paper", "hold", "input")
+    )
+    assert paper["state_bytes"] == held["state_bytes"] > 2 * one["state_bytes"]
+    operations = [r["operations"]["eventful"]["total"] for r in (paper, held, one)]
+    assert operations[0] > operations[1] > operations[2]
+
+
+def gates_of(blocks):
+    return [f"blocks.{i}.{stage}" for i in range(blocks) for stage in ("qkv", "proj", "mlp")]
+
+
+def written(path, policies):
+    """A file as `eventful calibrate` writes it."""
+    path.write_text(
+        json.dumps({"format": "eventful calibration", "version": 1, "policies": policies})
+    )
+    return path
+
+
+def test_gates_may_have_policies_of_their_own(invoke, tmp_path):
+    own = dict.fromkeys(gates_of(12), "top:3")
+    own |= {name: "top:5" for name in own if name.endswith("mlp")} | {"blocks.7.proj": "top:2"}
+    path = written(tmp_path / "gates.json", own)
+    options = (NAME, "--size", 64, "--attention", "dense", "--policy", path)
+    report = inspected(invoke, *options)
+    assert report["policy"].startswith(f"{path}@")
+    assert report["updated_tokens"] is None
+    counts = report["updated_by_gate"]
+    assert {counts[f"blocks.{i}.qkv"] for i in range(12)} == {4}
+    assert (counts["blocks.3.mlp"], counts["blocks.3.proj"], counts["blocks.7.proj"]) == (6, 4, 3)
+    stats = next(frames_of_a_stream(str(path), 64, attention="dense")).stats
+    assert foretells(report, stats)
+    assert "updated on a frame: 3 to 6, by gate" in invoke("inspect", *options).stdout
+    written(path, own | {"blocks.7.proj": "threshold:0.5"})
+    report = inspected(invoke, *options)
+    assert report["updated_by_gate"]["blocks.7.proj"] is None
+    assert report["operations"]["eventful"] is None
+
+
 def test_where_full_attention_is_cheaper_the_figures_are_those_of_a_stream(invoke):
     report = inspected(invoke, NAME, "--size", 64, "--policy", "fraction:0.6")
-    stats = next(frames_of_a_stream("fraction:0.6", 64, "incremental")).stats
+    stats = next(frames_of_a_stream("fraction:0.6", 64)).stats
     assert report["operations"]["eventful"]["query_key"] == stats.operations.query_key
 
 
@@ -153,7 +219,12 @@ def test_a_model_that_does_not_convert_says_why(invoke, name, reason):
         (["vit_tinny_patch16_224"], "near names: vit_tiny_patch16_224"),
         ([NAME, "--policy", "top:500"], "TopR(500) asks for more tokens"),
         ([NAME, "--policy", "nonsense"], "policy 'nonsense' is not understood"),
-        ([NAME, "--attention", "flash"], "attention must be one of"),
+        ([NAME, "--attention", "flash"], "--attention is one of dense, query_key, cached, "),
+        ([NAME, "--gating", "holt"], "got 'holt'; do you mean 'hold'?"),
+        ([NAME, "--measure", "ages"], "got 'ages'; do you mean 'age'?"),
+        ([NAME, "--gating", "input", "--attention", "dense"], "attention='incremental' only"),
+        ([NAME, "--policy", "skip:5"], "what gates cost, and the plan skip:5 has none; give a"),
+        ([NAME, "--policy", "auto:2"], "needs a share F above 0 and at most 1, got 2.0"),
         ([NAME, "--size", "50"], "--size 50 is no multiple of the patch of 16; use 48 or 64"),
         (["demo", "--size", "50"], "--size 50 is no multiple of the patch of 14; use 42 or 56"),
         ([NAME, "--size", "0"], "cannot be built at size 0"),

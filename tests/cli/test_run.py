@@ -24,6 +24,7 @@ COLUMNS = [
     "dense_operations",
     "updated_share",
     "milliseconds",
+    "action",
     "flush",
     "dense_milliseconds",
     "relative_error",
@@ -34,6 +35,7 @@ KEYS = {
     "time_ms": {"dense": float, "eventful": float, "speedup": float},
     "relative_error": {"mean": float, "max": float},
     "state_bytes": int,
+    "actions": dict,
     "flushes": list,
     "files": dict,
 }
@@ -76,6 +78,8 @@ def test_the_summary_has_its_keys(demo):
     assert summary["frames"] == 8
     assert (summary["model"], summary["video"]) == ("demo", "bikes.mp4")
     assert (summary["policy"], summary["attention"]) == ("fraction:0.125", "incremental")
+    assert (summary["gating"], summary["measure"]) == ("paper", "error")
+    assert summary["actions"] == {"dense": 1, "gated": 7}
     assert (summary["size"], summary["damage"], summary["interrupted"]) == ([112, 112], None, False)
     assert summary["flushes"] == [{"frame": 0, "reason": "first frame"}]
 
@@ -109,6 +113,7 @@ def test_the_table_holds_a_row_for_each_frame(demo):
     assert [int(row["frame"]) for row in rows] == list(range(8))
     assert [float(row["time_s"]) for row in rows] == pytest.approx([t / 25 for t in range(8)])
     assert [row["flush"] for row in rows] == ["first frame"] + [""] * 7
+    assert [row["action"] for row in rows] == ["dense"] + ["gated"] * 7
     assert sum(int(row["operations"]) for row in rows) == summary["operations"]["eventful"]
     assert sum(int(row["dense_operations"]) for row in rows) == summary["operations"]["dense"]
     # 64 patches and the class token; a quarter of the patches, and it
@@ -214,6 +219,54 @@ def test_attention_and_gate_and_policy_are_passed_on(tmp_path, invoke, small, cl
     kept = {"dense": 0, "query_key": maps, "cached": 2 * maps + 2 * tokens * dim}[attention]
     assert summary["state_bytes"] == 4 * 6 * (tokens * 8 * dim + kept)
     assert float(rows_of(tmp_path)[1]["updated_share"]) == pytest.approx(active / tokens)
+
+
+@pytest.mark.parametrize("measure", ["error", "relative", "age", "relative-age"])
+@pytest.mark.parametrize("gating", ["paper", "hold", "input"])
+def test_gating_and_measure_are_passed_on(tmp_path, invoke, small, clip_file, gating, measure):
+    result = invoke(
+        *("run", clip_file, *small, "--frames", 3, "--out", tmp_path, "--json"),
+        *("--gating", gating, "--measure", measure, "--policy", "top:5", "--check-every", 1),
+    )
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert (summary["gating"], summary["measure"]) == (gating, measure)
+    gates, tokens, heads, dim = (1 if gating == "input" else 18), 17, 2, 64
+    buffers = 6 * 3 * dim if gating == "input" else 6 * (5 * dim + dim + 2 * heads)
+    norms_and_ages = gates * {"error": 0, "relative": 1, "age": 1, "relative-age": 2}[measure]
+    assert summary["state_bytes"] == 4 * tokens * (gates * dim + buffers + norms_and_ages)
+    row = rows_of(tmp_path)[2]
+    assert float(row["updated_share"]) == pytest.approx(6 / tokens)
+    if gating == "input":  # 6 of 17 tokens in every part, patch embedding whole
+        assert 0.35 < int(row["operations"]) / int(row["dense_operations"]) < 0.45
+
+
+def test_gatings_and_measures_give_other_outputs(tmp_path, invoke, small, clip_file):
+    options = ("run", clip_file, *small, "--frames", 8, "--check-every", 1, "--policy", "top:3")
+    pairs = [("paper", "error"), ("hold", "error"), ("input", "error"), ("input", "relative-age")]
+    errors = []
+    for gating, measure in pairs:
+        more = ("--gating", gating, "--measure", measure, "--out", tmp_path, "--json")
+        errors.append(json.loads(invoke(*options, *more).stdout)["relative_error"]["mean"])
+    assert len(set(errors)) == 4
+    assert all(0 < error < 1 for error in errors)
+
+
+def test_policies_of_gates_that_come_from_a_file(tmp_path, invoke, small, clip_file):
+    own = {f"blocks.{i}.{stage}": "top:3" for i in range(6) for stage in ("qkv", "proj")}
+    own |= {f"blocks.{i}.mlp": "threshold:0.5" for i in range(6)} | {"blocks.2.proj": "top:7"}
+    path = tmp_path / "gates.json"
+    path.write_text(json.dumps({"format": "eventful calibration", "version": 1, "policies": own}))
+    options = ("run", clip_file, *small, "--frames", 3, "--out", tmp_path / "out", "--json")
+    result = invoke(*options, "--policy", path)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["policy"].startswith(f"{path}@")
+    fixed = 11 * 4 + 8  # tokens let through by all gates but the six with thresholds
+    share = float(rows_of(tmp_path / "out")[2]["updated_share"])
+    assert fixed + 6 * 1 <= share * 18 * 17 <= fixed + 6 * 17
+    result = invoke(*options, "--policy", path, "--gating", "input")
+    assert result.exit_code == 2
+    assert "calibrated for a model with other gates" in result.stderr
 
 
 def test_a_run_writes_over_an_older_one(tmp_path, invoke, small, clip_file, decode):

@@ -11,8 +11,20 @@ from rich.console import Console
 from eventful.attention import FORMS
 from eventful.bench import SUITES
 from eventful.cli import benching, inspection, research, running
+from eventful.cli.choices import (
+    GATINGS,
+    PLANS,
+    POLICIES,
+    STATE_DTYPES,
+    Gates,
+    Settings,
+    one_of,
+    policy_or_plan,
+    refuse_gate_options,
+)
 from eventful.cli.output import Json, errors, show
-from eventful.policies import parse
+from eventful.gates import MEASURES
+from eventful.reuse import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,11 +34,15 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Option(help="'demo', or 'timm:NAME' for any timm model.")]
-PolicyText = Annotated[
-    str, typer.Option(help="top:256, fraction:0.25, threshold:1.0 or all.", show_default=True)
+Attention = Annotated[str, typer.Option(help=f"Of gates: one of {', '.join(FORMS)}.")]
+Gating = Annotated[
+    str,
+    typer.Option(
+        help=f"What a token that is not updated keeps: {', '.join(GATINGS)}. paper: what its "
+        "layers last gave; hold: their input as well; input: everything, one gate for all blocks."
+    ),
 ]
-Attention = Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}.")]
-STATE_DTYPES = running.STATE_DTYPES
+Measure = Annotated[str, typer.Option(help=f"What gates pick tokens by: {', '.join(MEASURES)}.")]
 
 
 @app.callback()
@@ -36,6 +52,7 @@ def _commands() -> None:
 
 @app.command()
 def run(
+    context: typer.Context,
     video: Annotated[
         Path | None,
         typer.Argument(help="A video file or a folder of images; without it, the demo clip."),
@@ -44,7 +61,10 @@ def run(
     weights: Annotated[
         Path | None, typer.Option(help="Weights of a timm model; without it, timm downloads them.")
     ] = None,
-    policy: PolicyText = "fraction:0.125",
+    policy: Annotated[
+        str,
+        typer.Option(help=f"A policy of gates: {POLICIES}. Or a plan, for a timm ViT: {PLANS}."),
+    ] = "fraction:0.125",
     size: Annotated[
         int | None, typer.Option(help="Side of the square input in pixels [the model's own].")
     ] = None,
@@ -54,10 +74,14 @@ def run(
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("eventful-out"),
     check_every: Annotated[
-        int, typer.Option(min=1, help="Run the dense model too on every so many frames.")
+        int, typer.Option(min=1, help="Run the dense model too on one of so many frames.")
     ] = 10,
-    gate: Annotated[str, typer.Option(help="The gate to picture.")] = "blocks.3.qkv",
+    gate: Annotated[
+        str | None, typer.Option(help="The gate to picture [blocks.3.qkv, else the first].")
+    ] = None,
     attention: Attention = "incremental",
+    gating: Gating = "paper",
+    measure: Measure = "error",
     scene_cuts: Annotated[
         bool, typer.Option(help="Compute frames behind a scene cut in full.")
     ] = True,
@@ -71,29 +95,33 @@ def run(
 ) -> None:
     """Run a model over a video; write what it saw, what it cost and how far it is from dense.
 
-    Writes overlay.mp4 (input, result, error of the gate, updated patches), frames.csv,
-    summary.json and summary.png. Ctrl-C ends early and leaves all four for the frames done.
+    Writes overlay.mp4 (input, result, an error, updated patches), frames.csv, summary.json and
+    summary.png. Ctrl-C ends early and leaves all four for the frames done.
+
+    A plan has no gates; the options of gates (--gate, --attention, --gating, --measure,
+    --scene-cuts, --compile, --state-dtype) are refused beside one.
     """
     with errors():
-        summary = running.run(
-            running.Settings(
-                video=video,
-                model=model,
-                weights=weights,
-                policy=parse(policy),
-                size=size,
-                keep_aspect=keep_aspect,
-                frames=frames,
-                out=out,
-                check_every=check_every,
-                gate=gate,
-                attention=attention,
-                scene_cuts=scene_cuts,
-                compile=compile_blocks,
-                state_dtype=running.state_dtype(state_dtype),
-            ),
-            Console(stderr=True),
+        chosen = policy_or_plan(policy)
+        if isinstance(chosen, Plan):
+            refuse_gate_options(context, chosen)
+        settings = Settings(
+            video=video,
+            model=model,
+            weights=weights,
+            policy=chosen,
+            size=size,
+            keep_aspect=keep_aspect,
+            frames=frames,
+            out=out,
+            check_every=check_every,
+            gate=gate,
+            gates=Gates(attention, gating, measure),
+            scene_cuts=scene_cuts,
+            compile=compile_blocks,
+            state_dtype=STATE_DTYPES[one_of("--state-dtype", state_dtype, STATE_DTYPES)],
         )
+        summary = running.run(settings, Console(stderr=True))
     show(summary, json_output, running.table)
     if summary["interrupted"]:
         raise typer.Exit(130)
@@ -102,9 +130,13 @@ def run(
 @app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="A timm model name, or 'demo'.")],
-    policy: PolicyText = "fraction:0.125",
+    policy: Annotated[
+        str, typer.Option(help=f"{POLICIES}. Plans have no gates.")
+    ] = "fraction:0.125",
     size: Annotated[int | None, typer.Option(help="Side of the input [the model's own].")] = None,
     attention: Attention = "incremental",
+    gating: Gating = "paper",
+    measure: Measure = "error",
     json_output: Json = False,
 ) -> None:
     """Show which blocks of a model convert, and what they cost dense and eventful.
@@ -112,7 +144,8 @@ def inspect(
     Nothing is downloaded or computed: the model is built without weights.
     """
     with errors():
-        report = inspection.inspect(model, parse(policy), size, attention)
+        gates = Gates(attention, gating, measure)
+        report = inspection.inspect(model, policy_or_plan(policy), size, gates)
     show(report, json_output, inspection.table)
     if not report["converts"]:
         raise typer.Exit(1)

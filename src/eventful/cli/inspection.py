@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from eventful.attention import Incremental
-from eventful.blocks import EventfulBlock, Options, eventful_blocks
+from eventful.blocks import EventfulBlock, eventful_blocks
+from eventful.cli.choices import Gates
 from eventful.cli.subjects import check_name, check_size, input_size, patch_size
-from eventful.convert import convert
 from eventful.counting import (
     BlockSize,
     Operations,
@@ -23,51 +24,70 @@ from eventful.counting import (
     state_values,
 )
 from eventful.policies import Policy
-from eventful.state import STAGES, Grid
+from eventful.reuse import Plan
+from eventful.state import STAGES, Grid, Stage
 
 
-def inspect(model: str, policy: Policy, size: int | None, attention: str) -> dict[str, Any]:
+def inspect(model: str, policy: Policy | Plan, size: int | None, gates: Gates) -> dict[str, Any]:
     """Describe a timm model, built without weights on no device.
 
+    Args:
+        model: Its name.
+        policy: Of gates; a plan is refused.
+        size: Side of the input; None for the model's own.
+        gates: How gates work.
+
     Raises:
-        ValueError: There is no such model, or it does not take that size.
+        ValueError: There is no such model, it does not take that size, or the policy is a plan.
     """
     name = "vit_small_patch14_dinov2" if model == "demo" else model.removeprefix("timm:")
     check_name(name)
-    Options(attention=attention)  # type: ignore[arg-type]  # raises if there is no such form
+    if isinstance(policy, Plan):
+        raise ValueError(
+            f"inspect shows what gates cost, and the plan {policy} has none; give a policy such as "
+            f"fraction:0.125, or see what the plan costs with: eventful run --policy {policy}"
+        )
     backbone = _build(name, size)
-    report: dict[str, Any] = {"model": model, "policy": str(policy), "attention": attention}
+    report: dict[str, Any] = {"model": model, "policy": str(policy), **gates.names()}
     try:
-        convert(backbone, policy, attention=attention)  # type: ignore[arg-type]
+        gates.convert(backbone, policy)
     except ValueError as error:
         return report | {"converts": False, "reason": str(error)}
     side = input_size(backbone) if size is None else size
     if hasattr(backbone, "patch_embed"):
         check_size(side, patch_size(backbone))
+    return report | _costs(backbone, side, gates)
+
+
+def _costs(backbone: nn.Module, side: int, gates: Gates) -> dict[str, Any]:
+    """What a converted model costs at a size."""
     tokens, grid, other = _trace(backbone, side)
-    blocks = eventful_blocks(backbone)
-    first = next(iter(blocks.values()))
-    prefix = first.prefix_tokens
-    updated = _updated(policy, tokens - prefix, prefix)
+    blocks: list[EventfulBlock] = list(eventful_blocks(backbone).values())
+    prefix = blocks[0].prefix_tokens
+    updated = _updated(blocks, tokens - prefix, prefix)
+    counts = [count for count in updated.values() if count is not None]
+    fixed = len(counts) == len(updated)
     dense = used = Operations(other=other)
     values = 0
-    for block in blocks.values():
+    for block in blocks:
         sizes = BlockSize.of(block, grid)
         dense += dense_operations(sizes, tokens)
         values += sum(state_values(sizes, block.options.attention, tokens))
-        if updated is not None:
-            used += _block(sizes, attention, tokens, updated)
-    return report | {
+        values += len(block.stages) * _measured(gates.measure) * tokens
+        if fixed:
+            used += _block(sizes, gates.attention, tokens, _stages(block, updated))
+    return {
         "converts": True,
-        "blocks": {name: type(block.original).__name__ for name, block in blocks.items()},
+        "blocks": {block.name: type(block.original).__name__ for block in blocks},
         "size": side,
         "tokens": tokens,
         "prefix_tokens": prefix,
-        "updated_tokens": updated,
+        "updated_tokens": counts[0] if fixed and len(set(counts)) == 1 else None,
+        "updated_by_gate": updated,
         "operations": {
             "dense": dense.as_dict() | {"total": dense.total},
-            "eventful": None if updated is None else used.as_dict() | {"total": used.total},
-            "ratio": None if updated is None else dense.total / used.total,
+            "eventful": used.as_dict() | {"total": used.total} if fixed else None,
+            "ratio": dense.total / used.total if fixed else None,
         },
         "state_bytes": 4 * values,
     }
@@ -107,32 +127,53 @@ def _trace(backbone: nn.Module, side: int) -> tuple[int, Grid | None, int]:
     )
 
 
-def _updated(policy: Policy, patches: int, prefix: int) -> int | None:
-    """Tokens that a policy updates on every frame; None where it depends on the video."""
-    policy.select(torch.zeros(1, patches))  # raises if it does not fit
-    count = policy.count(patches)
-    return None if count is None else count + prefix
+def _updated(blocks: list[EventfulBlock], patches: int, prefix: int) -> dict[str, int | None]:
+    """Tokens that each gate lets through on every frame; None where it depends on the video."""
+    found: dict[str, int | None] = {}
+    for block in blocks:
+        for stage, policy in block.default_policies.items():
+            policy.select(torch.zeros(1, patches))  # raises if it does not fit
+            count = policy.count(patches)
+            found[f"{block.name}.{stage}"] = None if count is None else count + prefix
+    return found
 
 
-def _block(size: BlockSize, attention: str, tokens: int, updated: int) -> Operations:
+def _stages(block: EventfulBlock, updated: Mapping[str, int | None]) -> dict[Stage, int]:
+    """What a block updates; one without gates follows the first gate of the network."""
+    first = next(iter(updated.values()))
+    counts: dict[Stage, int] = {}
+    for stage in STAGES:
+        count = updated.get(f"{block.name}.{stage}", first)
+        assert count is not None  # else nothing is foretold
+        counts[stage] = count
+    return counts
+
+
+def _measured(measure: str) -> int:
+    """Numbers that a gate remembers of each token beside its reference."""
+    return ("relative" in measure) + ("age" in measure)
+
+
+def _block(size: BlockSize, attention: str, tokens: int, updated: dict[Stage, int]) -> Operations:
     """A frame of one block.
 
     What depends on the video is left out or taken at its largest: no row is sent back by the guard,
     and every window holds an updated token, as far as there are enough.
     """
     form = Incremental(size.heads, size.width**-0.5)
+    active = updated["qkv"]
     if size.window:
-        corrected, recomputed = 0, min(updated * size.window, size.places)
-    elif form.full_is_cheaper(updated, tokens):
+        corrected, recomputed = 0, min(active * size.window, size.places)
+    elif form.full_is_cheaper(active, tokens):
         corrected, recomputed = 0, tokens
     else:
-        corrected = tokens - updated
-        recomputed = updated + min(corrected, form.rotated_rows(tokens))
+        corrected = tokens - active
+        recomputed = active + min(corrected, form.rotated_rows(tokens))
     return block_operations(
         size,
         attention,  # type: ignore[arg-type]
         tokens,
-        dict.fromkeys(STAGES, updated),
+        updated,
         corrected=corrected,
         recomputed=recomputed,
     )
@@ -153,9 +194,20 @@ def table(report: dict[str, Any]) -> Any:
     lines = [
         f"blocks   {len(blocks)} convert: {', '.join(blocks)} ({', '.join(set(blocks.values()))})",
         f"tokens   {report['tokens']}, of which {report['prefix_tokens']} prefix tokens; "
-        f"updated on a frame: {report['updated_tokens'] or 'depends on the video'}",
+        f"updated on a frame: {_counted(report)}",
+        f"gates    {len(report['updated_by_gate'])}, gating {report['gating']}, "
+        f"by {report['measure']}; attention {report['attention']}",
         f"state    {report['state_bytes'] / 1e6:.1f} MB a stream in float32",
     ]
     if used is not None:
         lines.append(f"ratio    {report['operations']['ratio']:.2f}x fewer operations")
     return Group(kinds, *lines)
+
+
+def _counted(report: dict[str, Any]) -> str:
+    """Tokens updated on a frame."""
+    counts = set(report["updated_by_gate"].values())
+    if None in counts:
+        return "depends on the video"
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}, by gate"

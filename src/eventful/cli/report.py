@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ class Row:
         time_s: Time in the video.
         operations: Multiply-accumulates used.
         dense_operations: Those of the dense model.
-        updated_share: Updated tokens over tokens, mean over all gates.
+        updated_share: Updated tokens over tokens, mean over all gates; under a plan, of patches.
         milliseconds: Wall time of the eventful model.
+        action: What was done: "dense", "gated", "held", "carried" or "low resolution".
         flush: Why the frame was computed in full, or empty.
         dense_milliseconds: Wall time of the dense model, on checked frames.
         relative_error: Of the final patch tokens, on checked frames.
@@ -34,6 +35,7 @@ class Row:
     dense_operations: int
     updated_share: float
     milliseconds: float
+    action: str
     flush: str
     dense_milliseconds: float | None = None
     relative_error: float | None = None
@@ -59,17 +61,16 @@ class Table:
         self._file.flush()
 
 
-def summarize(rows: list[Row]) -> dict[str, Any]:
-    """Work out the figures of a run: operations ratio, medians, relative error.
+def summarize(rows: list[Row], plan: bool = False) -> dict[str, Any]:
+    """Work out the figures of a run: operations ratio, times, relative error.
 
-    Times are medians over the frames on which both models ran and that were no flushes; errors
-    are over all checked frames; the operations ratio is over all frames, first ones included.
+    Errors are over all checked frames; the operations ratio is over all frames, first ones
+    included. Times are medians over the frames on which both models ran and that were no flushes.
+    Under a plan, where dense frames recur, they are means over all frames but the first.
     """
     used, dense = sum(r.operations for r in rows), sum(r.dense_operations for r in rows)
-    timed = [r for r in rows if r.dense_milliseconds is not None and not r.flush]
     errors = [r.relative_error for r in rows if r.relative_error is not None]
-    ours = _median(r.milliseconds for r in timed)
-    theirs = _median(r.dense_milliseconds for r in timed if r.dense_milliseconds is not None)
+    ours, theirs = _means(rows[1:]) if plan else _medians(rows)
     return {
         "frames": len(rows),
         "operations": {"dense": dense, "eventful": used, "ratio": dense / used if used else None},
@@ -83,13 +84,26 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
             "max": max(errors, default=None),
         },
         "checked_frames": len(errors),
+        "actions": dict(Counter(r.action for r in rows)),
         "flushes": [{"frame": r.frame, "reason": r.flush} for r in rows if r.flush],
     }
 
 
-def _median(values: Iterable[float]) -> float | None:
-    values = list(values)
-    return statistics.median(values) if values else None
+def _medians(rows: list[Row]) -> tuple[float | None, float | None]:
+    """Times of the eventful and of the dense model on checked frames that were no flushes."""
+    timed = [r for r in rows if r.dense_milliseconds is not None and not r.flush]
+    if not timed:
+        return None, None
+    dense = [r.dense_milliseconds for r in timed if r.dense_milliseconds is not None]
+    return statistics.median(r.milliseconds for r in timed), statistics.median(dense)
+
+
+def _means(rows: list[Row]) -> tuple[float | None, float | None]:
+    """Times of the eventful model on all frames, and of the dense one where it ran."""
+    dense = [r.dense_milliseconds for r in rows if r.dense_milliseconds is not None]
+    if not dense:
+        return None, None
+    return statistics.fmean(r.milliseconds for r in rows), statistics.fmean(dense)
 
 
 def plot(rows: list[Row], path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table as RichTable
 from torch import Tensor
 
-from eventful import SceneCuts, Stream, convert
+from eventful.cli.choices import Settings
+from eventful.cli.engines import Done, Engine, engine
 from eventful.cli.panels import Overlay
 from eventful.cli.report import Row, Table, plot, summarize
-from eventful.cli.subjects import Grid, Plan, Subject, check_size, plan
+from eventful.cli.subjects import Grid, Subject, Unbuilt, check_size, find
 from eventful.models import demo_clip
-from eventful.policies import Policy
 from eventful.provenance import machine, write_json
 from eventful.video import Frame, Reader, Writer
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The options of the command."""
-
-    video: Path | None
-    model: str
-    weights: Path | None
-    policy: Policy
-    size: int | None
-    keep_aspect: bool
-    frames: int | None
-    out: Path
-    check_every: int
-    gate: str
-    attention: str
-    scene_cuts: bool
-    compile: bool
-    state_dtype: torch.dtype
-
-
-STATE_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
-
-def state_dtype(name: str) -> torch.dtype:
-    """Find a dtype by name.
-
-    Raises:
-        ValueError: It is none that state is kept in.
-    """
-    if name not in STATE_DTYPES:
-        raise ValueError(f"--state-dtype is one of {', '.join(STATE_DTYPES)}, got {name!r}")
-    return STATE_DTYPES[name]
 
 
 def run(settings: Settings, console: Console) -> dict[str, Any]:
@@ -72,19 +33,18 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
         The summary, as in summary.json.
     """
     path = settings.video or demo_clip()
-    chosen = plan(settings.model, settings.weights)
-    reader = _open(path, settings, chosen)
-    subject = chosen.build(reader.height, reader.width)
-    convert(subject.backbone, settings.policy, attention=settings.attention)  # type: ignore[arg-type]
+    model = find(settings.model, settings.weights)
+    reader = _open(path, settings, model)
+    subject = model.build(reader.height, reader.width)
     job = _Job(
-        settings, subject, reader, (reader.height // chosen.patch, reader.width // chosen.patch)
+        settings, subject, reader, (reader.height // model.patch, reader.width // model.patch)
     )
     interrupted = job.run(_aspect(path), console)
     summary = job.summary() | {
         "model": settings.model,
         "video": path.name,
         "policy": str(settings.policy),
-        "attention": settings.attention,
+        **job.engine.told,
         "size": [reader.height, reader.width],
         "damage": reader.damage,
         "interrupted": interrupted,
@@ -103,11 +63,11 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
 _FILES = ("overlay.mp4", "frames.csv", "summary.png")
 
 
-def _open(path: Path, settings: Settings, chosen: Plan) -> Reader:
-    size = chosen.size if settings.size is None else settings.size
+def _open(path: Path, settings: Settings, model: Unbuilt) -> Reader:
+    size = model.size if settings.size is None else settings.size
     if not settings.keep_aspect:
-        check_size(size, chosen.patch)
-    return Reader(path, size, keep_aspect=settings.keep_aspect, patch=chosen.patch)
+        check_size(size, model.patch)
+    return Reader(path, size, keep_aspect=settings.keep_aspect, patch=model.patch)
 
 
 def _aspect(path: Path) -> float:
@@ -120,29 +80,20 @@ class _Job:
 
     def __init__(self, settings: Settings, subject: Subject, reader: Reader, grid: Grid) -> None:
         self.settings, self.subject, self.reader, self.grid = settings, subject, reader, grid
-        cuts = SceneCuts() if settings.scene_cuts else None
-        self.stream = Stream(
-            subject.backbone,
-            scene_cuts=cuts,
-            method="forward_features",
-            compile=settings.compile,
-            state_dtype=settings.state_dtype,
-        )
-        if settings.gate not in self.stream.gates:
-            raise ValueError(f"no gate {settings.gate!r}; there are {', '.join(self.stream.gates)}")
-        settings.policy.select(torch.zeros(1, grid[0] * grid[1]))  # raises if it does not fit
+        self.engine: Engine = engine(subject, settings, grid)
         known = [count for count in (reader.frames, settings.frames) if count]
         self.total = min(known) if known else None
         self.every = max(1, min(settings.check_every, (self.total or 10**9) // 4))
+        self.wrong = torch.zeros(grid)  # relative error of each patch, when it was last known
         self.rows: list[Row] = []
 
     def run(self, aspect: float, console: Console) -> bool:
         """Process the frames; True if Ctrl-C ended it."""
+        if self.settings.compile:
+            with console.status("compiling"):
+                self.engine.prepare(torch.zeros(1, 3, self.reader.height, self.reader.width))
         self.settings.out.mkdir(parents=True, exist_ok=True)
-        gate = self.settings.gate
-        overlay = Overlay(
-            aspect, ("input", self.subject.title, f"error at {gate}", f"updated at {gate}")
-        )
+        overlay = Overlay(aspect, ("input", self.subject.title, *self.engine.titles))
         with ExitStack() as stack:
             table = stack.enter_context(Table(self.settings.out / "frames.csv"))
             writer = stack.enter_context(
@@ -150,10 +101,6 @@ class _Job:
             )
             progress = stack.enter_context(_progress(console))
             task = progress.add_task("run", total=self.total, ops="", fps="")
-            if self.settings.compile:
-                progress.update(task, ops="compiling")
-                blank = torch.zeros(1, 3, self.reader.height, self.reader.width)
-                self.stream.prepare(blank, [self.settings.policy])
             start = time.perf_counter()
             try:
                 for frame in stack.enter_context(self.reader):
@@ -162,12 +109,7 @@ class _Job:
                     table.add(row)
                     writer.write(self._picture(overlay, frame, tokens), frame.time)
                     fps = len(self.rows) / (time.perf_counter() - start)
-                    progress.update(
-                        task,
-                        advance=1,
-                        fps=f"{fps:.1f} frames/s",
-                        ops=f"{self.stream.stats.ratio:.2f}x fewer operations",
-                    )
+                    progress.update(task, advance=1, fps=f"{fps:.1f} frames/s", ops=self._fewer())
                     if len(self.rows) == self.settings.frames:
                         break
             except KeyboardInterrupt:
@@ -176,59 +118,67 @@ class _Job:
 
     @torch.inference_mode()
     def _process(self, frame: Frame) -> tuple[Row, Tensor]:
-        """Run the eventful model, and on checked frames the dense one right behind it."""
-        x = self.subject.normalize(frame.image)
-        tokens = self.stream(x)[:, self.subject.prefix :]
-        stats = self.stream.stats
-        flush = stats.flushes[-1] if stats.flushes else None
-        flushed = flush is not None and flush.frame == stats.frames - 1
+        """Run the frame, and on checked frames the dense model right behind it."""
+        done = self.engine(frame.image)
         dense_ms = error = None
-        if (len(self.rows) + 1) % self.every == 0:
-            start = time.perf_counter()
-            dense = self.subject.backbone.forward_features(x)[:, self.subject.prefix :]  # type: ignore[operator]
-            dense_ms = (time.perf_counter() - start) * 1e3
-            error = float((tokens - dense).norm() / dense.norm())
+        if self.engine.checked(len(self.rows), self.every):
+            dense_ms, error = self._check(frame, done)
         row = Row(
             frame=len(self.rows),
             time_s=float(frame.time),
-            operations=stats.operations.total,
-            dense_operations=stats.dense_operations.total,
-            updated_share=self._updated_share(),
-            milliseconds=stats.seconds * 1e3,
-            flush=flush.reason if flush is not None and flushed else "",
+            operations=done.operations,
+            dense_operations=done.dense_operations,
+            updated_share=done.updated_share,
+            milliseconds=done.milliseconds,
+            action=done.action,
+            flush=done.flush,
             dense_milliseconds=dense_ms,
             relative_error=error,
         )
-        return row, tokens
+        return row, done.tokens
 
-    def _updated_share(self) -> float:
-        updated = self.stream.stats.updated
-        tokens = self.grid[0] * self.grid[1] + self.subject.prefix
-        return sum(map(sum, updated.values())) / (len(updated) * tokens)
+    def _check(self, frame: Frame, done: Done) -> tuple[float, float]:
+        """Time of the dense model in milliseconds, and the relative error against it."""
+        x = self.subject.normalize(frame.image)
+        start = time.perf_counter()
+        dense = self.subject.backbone.forward_features(x)[:, self.subject.prefix :]  # type: ignore[operator]
+        milliseconds = (time.perf_counter() - start) * 1e3
+        wrong = (done.tokens - dense).norm(dim=2) / dense.norm(dim=2)
+        self.wrong = wrong[0].view(self.grid)
+        return milliseconds, float((done.tokens - dense).norm() / dense.norm())
 
     @torch.inference_mode()
     def _picture(self, overlay: Overlay, frame: Frame, tokens: Tensor) -> np.ndarray:
-        view = self.stream.gate(self.settings.gate)
-        error, updated = (
-            x[0, self.subject.prefix :].view(self.grid).numpy() for x in (view.error, view.updated)
-        )
-        last = [r for r in self.rows if r.relative_error is not None]
-        footer = f"frame {len(self.rows) - 1}   {self.stream.stats.ratio:.2f}x fewer operations"
-        if last:
-            footer += f"   relative error {last[-1].relative_error:.3f} (frame {last[-1].frame})"
-        if self.rows[-1].flush:
-            footer += f"   computed in full: {self.rows[-1].flush}"
+        error, updated = (x.numpy() for x in self.engine.maps(self.wrong))
         return overlay.draw(
             frame.pixels,
             self.subject.picture(tokens, self.grid),
             error.astype(np.float32),
             updated,
-            footer,
+            self._footer(),
         )
+
+    def _footer(self) -> str:
+        row = self.rows[-1]
+        action = f"{row.action} ({row.flush})" if row.flush else row.action
+        parts = [f"frame {row.frame}", action, self._fewer()]
+        checked = [r for r in self.rows if r.relative_error is not None]
+        if checked:
+            last = checked[-1]
+            parts.append(f"relative error {last.relative_error:.3f} (frame {last.frame})")
+        return "   ".join(parts)
+
+    def _fewer(self) -> str:
+        dense, used = (
+            sum(getattr(row, name) for row in self.rows)
+            for name in ("dense_operations", "operations")
+        )
+        return f"{dense / max(1, used):.2f}x fewer operations"
 
     def summary(self) -> dict[str, Any]:
         """The figures of the frames done."""
-        return summarize(self.rows) | {"state_bytes": self.stream.stats.state_bytes}
+        state = {"state_bytes": self.engine.state_bytes}
+        return summarize(self.rows, self.engine.plan) | state
 
 
 def _progress(console: Console) -> Progress:
@@ -260,7 +210,10 @@ def table(summary: dict[str, Any]) -> RichTable:
     error = summary["relative_error"]
     if error["mean"] is not None:
         result.add_row("relative error", "", f"mean {error['mean']:.3f}", f"max {error['max']:.3f}")
-    result.add_row("state", "", f"{summary['state_bytes'] / 1e6:.1f} MB", "")
+    if summary["state_bytes"] is not None:
+        result.add_row("state", "", f"{summary['state_bytes'] / 1e6:.1f} MB", "")
+    actions = ", ".join(f"{name} {count}" for name, count in summary["actions"].items())
+    result.add_row("frames", "", actions, "")
     result.add_row(
         "computed in full", "", f"{len(summary['flushes'])} of {summary['frames']} frames", ""
     )

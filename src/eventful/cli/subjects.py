@@ -51,7 +51,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Unbuilt:
     """A model before it is built: its patch and default size are needed to open the video.
 
     Attributes:
@@ -65,7 +65,7 @@ class Plan:
     build: Callable[[int, int], Subject]
 
 
-def plan(model: str, weights: Path | None) -> Plan:
+def find(model: str, weights: Path | None) -> Unbuilt:
     """Find a model by name.
 
     Raises:
@@ -75,12 +75,12 @@ def plan(model: str, weights: Path | None) -> Plan:
     if model == "demo":
         if weights is not None:
             raise ValueError("--weights goes with --model timm:NAME; the demo has its own")
-        return Plan(14, 518, _demo)
+        return Unbuilt(14, 518, _demo)
     kind, _, name = model.partition(":")
     if kind != "timm" or not name:
         raise ValueError(f"--model is 'demo' or 'timm:NAME', got {model!r}")
     backbone = load_timm(name, weights)
-    return Plan(
+    return Unbuilt(
         patch_size(backbone), input_size(backbone), lambda h, w: _timm(model, backbone, h, w)
     )
 
