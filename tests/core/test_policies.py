@@ -1,5 +1,6 @@
 """Policies: what they choose, what they refuse, their text form and which gate gets which."""
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -10,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventful.ops import Index
-from eventful.policies import KeepAll, Policy, Threshold, TopFraction, TopR, for_gates, parse
+from eventful.policies import (
+    KeepAll,
+    PerGate,
+    Policy,
+    Threshold,
+    TopFraction,
+    TopR,
+    for_gates,
+    parse,
+)
 
 ERROR = torch.tensor([[0.5, 0.0, 2.0, 1.0, 0.25], [0.0, 3.0, 0.125, 0.5, 1.0]])
 
@@ -194,3 +204,98 @@ def test_a_policy_of_ones_own_needs_select_alone():
     assert Odd().select(ERROR).positions.tolist() == [1, 3, 1, 3]
     with pytest.raises(TypeError, match="select"):
         Policy()
+
+
+OWN = {GATES[0]: "top:5", GATES[1]: "threshold:0.5", GATES[2]: "all", GATES[3]: "fraction:0.25"}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes a calibration file; what is passed replaces its parts."""
+
+    def write(**parts):
+        content = {"format": "eventful calibration", "version": 1, "policies": OWN} | parts
+        path = tmp_path / "street.json"
+        path.write_text(json.dumps(content))
+        return str(path)
+
+    return write
+
+
+def test_a_calibration_file_gives_every_gate_its_own(file):
+    policy = parse(file())
+    backwards = GATES[::-1]
+    assert {name: str(one) for name, one in for_gates(policy, backwards).items()} == OWN
+    assert list(for_gates(policy, backwards)) == backwards
+    assert policy == parse(file()) != parse(file(policies=OWN | {GATES[3]: "top:1"}))
+
+
+def test_the_text_of_a_file_holds_it_to_what_it_held(file):
+    policy = parse(file())
+    assert parse(str(policy)) == policy
+    file(policies=OWN | {GATES[0]: "top:6"})
+    with pytest.raises(ValueError, match=r"street\.json has changed: .* expected .*street"):
+        parse(str(policy))
+
+
+def test_policies_of_gates_choose_what_any_of_them_would_and_check_that_all_fit():
+    policy = PerGate((("a", TopR(1)), ("b", Threshold(0.9)), ("c", TopR(1))))
+    assert [row.tolist() for row in policy.select(ERROR).rows()] == [[2, 3], [1, 4]]
+    with pytest.raises(ValueError, match=r"TopR\(6\) asks for more"):
+        PerGate((("a", TopR(1)), ("b", TopR(6)))).select(ERROR)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (GATES[:3], r"\(the model has no blocks\.1\.mlp\)"),
+        ([*GATES, "a", "b", "c", "d"], r"\(it has no a, b, c and 1 more\)"),
+        (["a", *GATES[1:]], r"\(it has no a; the model has no blocks\.0\.qkv\)"),
+    ],
+)
+def test_a_file_of_another_model_raises_with_the_gates(file, names, told):
+    with pytest.raises(ValueError, match=r"street\.json was calibrated for a model .*" + told):
+        for_gates(parse(file()), names)
+
+
+def test_policies_of_all_gates_are_refused_for_some(file):
+    policy = parse(file())
+    with pytest.raises(ValueError, match=r"pass them alone, or dict\(policy\.gates\) \|"):
+        for_gates({"*.mlp": policy}, GATES, dict.fromkeys(GATES, TopR(1)))
+    assert for_gates(dict(policy.gates) | {"*.mlp": TopR(9)}, GATES)[GATES[3]] == TopR(9)
+
+
+@pytest.mark.parametrize("gates", [(), (("a", TopR(1)), ("a", TopR(2)))])
+def test_each_gate_has_one_policy(gates):
+    with pytest.raises(ValueError, match="one policy for each gate"):
+        PerGate(gates)
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"format": "other"}, "is no calibration file"),
+        ({"version": 2}, "is a calibration file of version 2, this release reads 1"),
+        ({"policies": {}}, "is damaged: .* one policy for each gate"),
+        ({"policies": ["top:5"]}, "is damaged: its policies are not texts"),
+        ({"policies": OWN | {"a": 5}}, "is damaged: its policies are not texts"),
+        ({"policies": OWN | {"a": "top:0"}}, r"is damaged: TopR\(r\) needs"),
+        ({"policies": OWN | {"a": "other.json"}}, "is damaged: policy 'other.json' is not under"),
+    ],
+)
+def test_a_file_that_is_none_of_a_calibration_raises(file, parts, told):
+    with pytest.raises(ValueError, match=rf"street\.json {told}"):
+        parse(file(**parts))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe\x00"])
+def test_bytes_that_are_none_of_a_calibration_raise(tmp_path, content):
+    path = tmp_path / "street.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"street\.json is no calibration file"):
+        parse(str(path))
+
+
+def test_a_file_that_is_not_there_raises_with_what_writes_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="write one with `eventful calibrate`"):
+        parse(str(tmp_path / "none.json"))
