@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from eventful.control import Held
 from eventful.counting import Operations
 
 
@@ -15,7 +16,8 @@ class Flush:
     Attributes:
         frame: Its number; the stream's first frame is 0.
         row: The batch row.
-        reason: "first frame", "scene cut", "requested", "interrupted", or what changed.
+        reason: "first frame", "scene cut", "error check", "requested", "interrupted", or what
+            changed.
     """
 
     frame: int
@@ -40,6 +42,8 @@ class Stats:
             anew than there was room for.
         flushes: The latest flushes (at most 1,000).
         flush_reasons: How many flushes there were, by reason.
+        error: What a stream with `max_error` held; None without.
+        latency: What a stream with `latency_ms` held, in milliseconds; None without.
 
     Example:
         >>> Stats(total_operations=25, total_dense_operations=100).ratio
@@ -57,11 +61,24 @@ class Stats:
     fallbacks: int = 0
     flushes: deque[Flush] = field(default_factory=lambda: deque(maxlen=1000))
     flush_reasons: Counter[str] = field(default_factory=Counter)
+    error: Held | None = None
+    latency: Held | None = None
 
     @property
     def ratio(self) -> float:
         """Dense operations over operations used, first frames included."""
         return self.total_dense_operations / max(1, self.total_operations)
+
+    @property
+    def target_met(self) -> bool | None:
+        """Whether all targets are held; None without any.
+
+        Example:
+            >>> Stats(error=Held(target=0.1, mean=0.5, limit="most")).target_met
+            False
+        """
+        held = [target.met for target in (self.error, self.latency) if target is not None]
+        return all(held) if held else None
 
     def count(self, operations: Operations, dense: Operations) -> None:
         """Enter one more frame."""
@@ -87,4 +104,7 @@ class Stats:
             f"time        {self.seconds * 1e3:.1f} ms",
             f"flushes     {dict(self.flush_reasons)}",
         ]
+        for name, held, unit in (("error", self.error, ""), ("latency", self.latency, " ms")):
+            if held is not None:
+                lines.append(f"{name:<11} {held.describe(unit)}")
         return "\n".join(lines)

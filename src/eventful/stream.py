@@ -27,6 +27,7 @@ from eventful.inputs import Inputs, refuse
 from eventful.policies import Policy, for_gates
 from eventful.state import BlockState, Frame
 from eventful.stats import Stats
+from eventful.steering import Steering
 
 
 class GateView(NamedTuple):
@@ -63,12 +64,22 @@ class Stream:
         state_dtype: What references and buffers are kept in: torch.float32, bfloat16 or float16;
             by default as the model computes them. What incremental attention sums up is kept in
             float32 at least.
+        max_error: Relative error of the output to hold, as a mean over any 50 frames that are not
+            flushes: the policy is then where the budget starts, and is moved on every frame. Some
+            frames are checked against the dense model; these are flushes, and return its output.
+            `stats.error` says what was held; see docs/targets.md.
+        latency_ms: Milliseconds that a frame which is no flush is to take in the mean; the budget
+            is moved likewise, and is the smaller one where both targets are set. `stats.latency`
+            says what was held.
+        check_every: Frames from one check to the next; the first ones come sooner, and one comes
+            soon behind a scene cut.
 
     Raises:
         ValueError: The model is not converted, has been changed since in a way that its adapter
             does not know, has no such method, says no mean and standard deviation, or was converted
-            with a form of attention that does not compile.
-        TypeError: `state_dtype` is none of these.
+            with a form of attention that does not compile; a target is not positive, or set with
+            policies that cannot be moved or with `compile`.
+        TypeError: `state_dtype` is none of these, or a target no number.
 
     Example:
         >>> import timm, eventful
@@ -90,6 +101,9 @@ class Stream:
         method: str = "forward",
         compile: bool = False,
         state_dtype: torch.dtype | None = None,
+        max_error: float | None = None,
+        latency_ms: float | None = None,
+        check_every: int = 10,
     ) -> None:
         if state_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise TypeError(
@@ -131,16 +145,26 @@ class Stream:
         self._outside = 0
         self._checked: object = None
         self._moved: Tensor | None = None
+        self._checking = False
+        self._steering: Steering | None = None
         self.stats = Stats()
         if policy is not None:
             self.policy = policy
+        if max_error is not None or latency_ms is not None:
+            if compile:
+                raise ValueError(
+                    "max_error and latency_ms change the number of tokens on every frame, and each "
+                    "number would compile anew; leave compile=False"
+                )
+            self._steering = Steering(self._blocks, max_error, latency_ms, check_every)
 
     @property
     def policy(self) -> Policy | dict[str, Policy]:
         """The policy of all gates, or one for each where they differ.
 
         Set it between any two frames, to a policy or to a mapping from gate names (or patterns
-        such as `*.mlp`) to policies; gates that a mapping leaves out keep theirs.
+        such as `*.mlp`) to policies; gates that a mapping leaves out keep theirs. With `max_error`
+        or `latency_ms` it is where the budget stands, and what is set is where it starts anew.
         """
         policies = self._policies()
         first, *rest = policies.values()
@@ -149,7 +173,10 @@ class Stream:
     @policy.setter
     def policy(self, policy: Policy | Mapping[str, Policy]) -> None:
         now = self._policies()
-        bindings.set_policies(self._blocks, for_gates(policy, list(now), default=now))
+        chosen = for_gates(policy, list(now), default=now)
+        if self._steering is not None:
+            self._steering.start_from(chosen)
+        bindings.set_policies(self._blocks, chosen)
 
     @torch.inference_mode()
     def __call__(self, frame: Tensor) -> Any:
@@ -167,6 +194,15 @@ class Stream:
                 its number of tokens. The stream is then as it was before.
             RuntimeError: The model is in train mode, or the frame asks for gradients.
         """
+        start = _clock()
+        output = self._process(frame)
+        if self._steering is not None:
+            if not self._flushed:
+                self._steering.clock(_clock() - start)
+            self.stats.error, self.stats.latency = self._steering.reports(self.stats.frames)
+        return output
+
+    def _process(self, frame: Tensor) -> Any:
         if any(module.training for module in self._originals):
             raise RuntimeError("the model is in train mode; call model.eval()")
         x = self._inputs.prepare(frame, self._weights[0], self.stats.frames, not self._compile)
@@ -246,6 +282,7 @@ class Stream:
             "state_dtype": str(self._frame.state_dtype),
             "outside": self._outside,
             "counts": [getattr(self.stats, name) for name in _COUNTS],
+            "steering": None if self._steering is None else self._steering.state(),
         }
         if path is not None:
             snapshots.write(content, path)
@@ -282,6 +319,9 @@ class Stream:
             history.extend(saved)
         for name, value in zip(_COUNTS, content["counts"], strict=True):
             setattr(self.stats, name, value)
+        if self._steering is not None:
+            self._steering.load(content.get("steering"))
+            self.stats.error, self.stats.latency = self._steering.reports(self.stats.frames)
         self.stats.state_bytes = self._state_bytes()
 
     @property
@@ -311,6 +351,8 @@ class Stream:
             with outside(list(self._blocks.values())) as observer:
                 output, seconds = self._timed(x)
             self._check_policies()  # needs the number of tokens, known only now
+            if self._steering is not None:
+                self._steering.begin(output, anew=self._size != _size(x) or "weights" in reason)
         except BaseException:
             for name, block in self._blocks.items():
                 binding(block).state = before[name]
@@ -333,8 +375,27 @@ class Stream:
             self._interrupted()
             raise
         self._frame.anew = False
+        if self._steering is not None and self._steering.due(self._flushed):
+            return self._check_error(x, output, seconds, self._steering)
         self._report(seconds)
         return output
+
+    def _check_error(self, x: Tensor, output: Any, seconds: float, steering: Steering) -> Any:
+        """Flush a frame that was computed from what is remembered, and compare the outputs."""
+        before, first = self._flushed, self._used()
+        self._checking = True
+        try:
+            exact, more = self._timed(x)
+        except BaseException:
+            self._interrupted()
+            raise
+        finally:
+            self._checking = False
+        steering.learn(output, exact, len(x), before)
+        self._flushed = dict.fromkeys(range(len(x)), "error check") | before
+        steering.operations += first.total
+        self._report(seconds + more, first)
+        return exact
 
     def _run_fixed(self, x: Tensor) -> Any:
         """Compute a frame by compiled updates; take it back if it should not have been."""
@@ -388,6 +449,8 @@ class Stream:
 
     def _first_gate(self, reference: Tensor, c: Tensor) -> list[int]:
         """Before any state changes: check the policies and choose the rows to flush."""
+        if self._checking:
+            return list(range(len(c)))
         self._check_policies()
         moved = None if self._scene_cuts is None else change(reference, c)
         if self._frame.fixed:
@@ -401,6 +464,9 @@ class Stream:
                 self._flushed.setdefault(row, "scene cut")
             self._remember(changes)
         self._pending = None
+        if self._steering is not None:
+            self._steering.choose(reference, c, self._flushed)
+            self._checked = self._policies(), bindings.choices(self._blocks)  # they fit
         return list(self._flushed)
 
     def _cuts(self, moved: list[float]) -> list[int]:
@@ -422,20 +488,25 @@ class Stream:
             bindings.check_policies(policies, choices, like, fixed=self._compile)
             self._checked = policies, choices
 
-    def _report(self, seconds: float) -> None:
-        """Enter a processed frame into the statistics."""
-        used, dense = Operations(other=self._outside), Operations(other=self._outside)
-        for block in self._blocks.values():
-            binding(block).state.forget_undo()
+    def _used(self) -> Operations:
+        """Count what the last run took."""
+        used, flushed = Operations(other=self._outside), list(self._flushed)
         for name, block in self._blocks.items():
-            used += frame_operations(block, self._sizes[name], list(self._flushed))
+            used += frame_operations(block, self._sizes[name], flushed)
+        return used
+
+    def _report(self, seconds: float, more: Operations = Operations()) -> None:  # noqa: B008
+        """Enter a processed frame into the statistics, and what was spent on it before."""
+        dense = Operations(other=self._outside)
+        for name, block in self._blocks.items():
+            binding(block).state.forget_undo()
             for _ in range(len(self._histories)):
                 dense += self._original_operations[name]
             for stage, gate in binding(block).state.gates.items():
                 self.stats.updated[f"{name}.{stage}"] = gate.index.counts
         for row, reason in self._flushed.items():
             self.stats.flush(row, reason)
-        self.stats.count(used, dense)
+        self.stats.count(self._used() + more, dense)
         self.stats.seconds = seconds
 
     def _measure_blocks(self) -> None:
@@ -468,6 +539,11 @@ def _size(x: Tensor) -> tuple[Any, ...]:
 def _version(weights: list[nn.Parameter]) -> int:
     """Counts changes of weights in place, as by `load_state_dict`."""
     return sum(0 if weight.is_inference() else weight._version for weight in weights)
+
+
+def _clock() -> float:
+    """Seconds, from any start; tests put another clock here."""
+    return time.perf_counter()
 
 
 def _now(x: Tensor) -> float:
