@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -89,9 +90,9 @@ def task_of(run: str, folder: Path, frames: int | None = None) -> Any:
 def work(run: str, folder: Path, frames: int | None, number: int, threads: int) -> str:
     """Run one setting, unless it is there already; the dense model is number 0."""
     torch.set_num_threads(threads)
-    setting = settings()[number]
+    setting, start = settings()[number], time.perf_counter()
     evaluate(task_of(run, folder, frames), [setting], folder)
-    return f"{run}: {setting.name}"
+    return f"{run}: {setting.name}, {time.perf_counter() - start:.0f} s"
 
 
 def run_all(arguments: argparse.Namespace) -> None:

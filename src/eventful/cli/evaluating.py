@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,7 @@ class Settings:
     fresh: bool = False
     times: bool = True
     device: str = ""
+    sheet: str | None = None
 
 
 def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
@@ -74,13 +75,19 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
     names = ("split", "size", "frames", "strict", "out")
     given = {name: getattr(settings, name) for name in names}
     task = kind.make(model, Choice(_root(settings), **given))
+    drawn = None if settings.sheet is None else _drawn(settings.sheet, chosen, task)
     limits = {"videos": settings.videos, "fresh": settings.fresh}
     with Bar(console, len(chosen)) as bar, _told(console):
         found = evaluation.evaluate(task, chosen, settings.out, progress=bar, **limits)
     about: dict[str, Any] = {"title": kind.title, "model": kind.weights or PACKAGED}
     about["weights"] = provenance(settings.weights, settings.tuned)
     content = evaluation.report(task, found, about, settings.times)
-    return evaluation.write_report(content, found, settings.out, settings.times)
+    content = evaluation.write_report(content, found, settings.out, settings.times)
+    if drawn is not None:
+        path = settings.out / f"{task.name}-sheet.png"
+        evaluation.sheet(task, drawn, path)  # type: ignore[arg-type]
+        content["files"].append(str(path))
+    return content
 
 
 def _chosen(settings: Settings, kind: TaskKind) -> list[Setting]:
@@ -89,6 +96,20 @@ def _chosen(settings: Settings, kind: TaskKind) -> list[Setting]:
     if kind.weights is None:
         variants = ("dense", *variants)
     return combined(variants, settings.policies)
+
+
+def _drawn(text: str, chosen: Sequence[Setting], task: Any) -> Setting:
+    """The setting that a contact sheet is of.
+
+    Raises:
+        ValueError: None of the policies is written so, or the task has no pictures.
+    """
+    if not isinstance(task, evaluation.TokenTask):
+        raise ValueError(f"--sheet is for tasks on annotated video, not for {task.name}")
+    texts = [one.text for one in chosen if one.text is not None]
+    if text not in texts:
+        raise ValueError(f"--sheet takes one of the policies, {', '.join(texts)}; got {text!r}")
+    return next(one for one in chosen if one.text == text)
 
 
 def _root(settings: Settings) -> Path:

@@ -79,6 +79,14 @@ def evaluate(
         typer.Option(help="A checkpoint that `eventful finetune train` has written."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("eventful-evaluation"),
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            help="Draw a contact sheet of this policy, one of those given: some frames, the truth, "
+            "dense, the policy, and what it computed anew (annotated video).",
+            metavar="POLICY",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a file of no use.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what --out holds.")] = False,
     times: Annotated[
@@ -110,6 +118,7 @@ def evaluate(
             fresh=fresh,
             times=times,
             device=device,
+            sheet=sheet,
         )
         try:
             report = evaluating.evaluate(settings, Console(stderr=True))

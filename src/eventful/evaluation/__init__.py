@@ -10,10 +10,12 @@ from eventful.evaluation.outputs import report, write_report
 from eventful.evaluation.runner import Runner, Step
 from eventful.evaluation.running import Evaluation, Progress, evaluate
 from eventful.evaluation.settings import VARIANTS, Setting, combined
+from eventful.evaluation.sheets import sheet
 from eventful.evaluation.store import Result, Store
 from eventful.evaluation.summary import SettingReport
 from eventful.evaluation.task import Task
 from eventful.evaluation.tasks import TASKS, Choice, TaskKind, task_kind
+from eventful.evaluation.tokens import TokenTask
 
 __all__ = [
     "TASKS",
@@ -30,9 +32,11 @@ __all__ = [
     "Store",
     "Task",
     "TaskKind",
+    "TokenTask",
     "combined",
     "evaluate",
     "report",
+    "sheet",
     "task_kind",
     "write_report",
 ]

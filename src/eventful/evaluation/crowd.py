@@ -17,6 +17,7 @@ from eventful.datasets import Problems, Sample, Videos
 from eventful.datasets.images import to_tensor
 from eventful.datasets.layout import located
 from eventful.evaluation.maps import MapCounts, auc
+from eventful.evaluation.pictures import tinted
 from eventful.evaluation.probe import Probe, fit
 from eventful.evaluation.task import Arrays, Scores
 from eventful.evaluation.token_errors import OBJECT_SHARE, share
@@ -194,6 +195,12 @@ class _Probing:
         self.counts[""].add(says, people)
         self.counts["_dense"].add(says, dense >= 0.5)
         self.frames += 1
+
+    def picture(self, tokens: Tensor, sample: Sample[Tensor]) -> Tensor:
+        """How likely each patch is a person; the frame alone while the probe still learns."""
+        if self.probe is None:
+            return sample.image
+        return tinted(sample.image, self.probe(tokens).view(self.grid))
 
     def _trained(self) -> Probe:
         tokens = _tensor(self.dense[: self.first : EVERY])

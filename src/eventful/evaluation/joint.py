@@ -76,6 +76,10 @@ class Joint(TokenTask[Any]):
         """The first task's."""
         return self._tasks[0].footage(video)
 
+    def truth(self, sample: Sample[Any]) -> Tensor:
+        """The first task's."""
+        return self._tasks[0].truth(sample)
+
     def objects(self, target: Any) -> Tensor | None:
         """The first task's."""
         return self._tasks[0].objects(target)
@@ -104,6 +108,10 @@ class _Judges:
         """Show it to each."""
         for judge in self.judges.values():
             judge.see(number, tokens, sample)
+
+    def picture(self, tokens: Tensor, sample: Sample[Any]) -> Tensor:
+        """The first task's."""
+        return next(iter(self.judges.values())).picture(tokens, sample)
 
     def found(self) -> dict[str, np.ndarray]:
         """What each has found; "scored" is what the most exacting one has scored."""

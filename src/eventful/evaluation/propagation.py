@@ -11,6 +11,7 @@ from torch import Tensor
 from eventful.datasets import Sample, Video
 from eventful.evaluation.labels import Carrying, Labels, mask_of
 from eventful.evaluation.masks import boundary_f, region_j, statistics
+from eventful.evaluation.pictures import tinted
 from eventful.evaluation.task import Arrays, Scores
 from eventful.evaluation.token_errors import share
 from eventful.evaluation.token_runner import Size
@@ -73,17 +74,25 @@ class _Propagation:
     labels: Labels | None = None
     scores: list[tuple[int, float, float]] = field(default_factory=list)
     last: int = 0
+    label: Tensor | None = None
 
     def see(self, number: int, tokens: Tensor, sample: Sample[Any]) -> None:
         """Take the first mask, or compare the mask of a later frame."""
         self.last = number
         if number == 0 and sample.target is not None:
-            label = share(sample.target, self.grid).flatten()
-            self.labels = Labels(self.grid, tokens, label, self.carrying)
+            self.label = share(sample.target, self.grid).flatten()
+            self.labels = Labels(self.grid, tokens, self.label, self.carrying)
         elif self.labels is not None:
-            label = self.labels(tokens)
+            self.label = self.labels(tokens)
             if sample.target is not None:
-                self._score(number, label, sample.target)
+                self._score(number, self.label, sample.target)
+
+    def picture(self, tokens: Tensor, sample: Sample[Any]) -> Tensor:
+        """The mask over the frame; the frame alone where there is none."""
+        if self.label is None:
+            return sample.image
+        shape = sample.image.shape[1], sample.image.shape[2]
+        return tinted(sample.image, mask_of(self.label, self.grid, shape))
 
     def _score(self, number: int, label: Tensor, truth: Tensor) -> None:
         shape = truth.shape[0], truth.shape[1]

@@ -31,6 +31,11 @@ class FrameRunner(Protocol):
         """Begin a video."""
         ...
 
+    @property
+    def updated(self) -> Tensor:
+        """Which tokens the last frame has computed anew, as far as one gate can say."""
+        ...
+
     def __call__(self, frame: Tensor) -> Any:
         """Run one frame, (batch, channels, height, width) in [0, 1]."""
         ...
@@ -75,6 +80,11 @@ class Runner:
         self._shape: torch.Size | None = None
         self.steps: list[Step] = []
         self.watch: Callable[[int], None] | None = None
+
+    @property
+    def updated(self) -> Tensor:
+        """Which tokens the first gate has let through on the last frame, bool (batch, tokens)."""
+        return self._stream.gate(self._stream.gates[0]).updated
 
     def start(self) -> None:
         """Begin a video: its first frame is computed in full."""

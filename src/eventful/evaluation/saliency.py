@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from eventful.datasets import CDnet, Motion, Sample, Video
 from eventful.evaluation.maps import MapCounts, map_scores
+from eventful.evaluation.pictures import tinted
 from eventful.evaluation.task import Arrays, Scores
 from eventful.evaluation.token_runner import Models, Size
 from eventful.evaluation.tokens import TokenTask
@@ -66,9 +67,7 @@ class _Maps:
         if sample.target is None or number % self.task.every:
             return
         mask, where = self.task.scored(sample.target)
-        device = next(self.decoder.parameters()).device
-        values = self.decoder(tokens[None].to(device), self.grid)
-        values = _at(values, mask.shape).cpu()
+        values = self._map(tokens, mask.shape)
         inside = slice(None) if where is None else where
         self.counts.add(values[inside], mask[inside])
         self.frames += 1
@@ -76,6 +75,15 @@ class _Maps:
     def found(self) -> dict[str, np.ndarray]:
         """The counts."""
         return {**self.counts.arrays(), "scored": np.array(self.frames)}
+
+    def picture(self, tokens: Tensor, sample: Sample[Any]) -> Tensor:
+        """The map over the frame."""
+        return tinted(sample.image, self._map(tokens, sample.image.shape[1:]))
+
+    def _map(self, tokens: Tensor, shape: Any) -> Tensor:
+        """Saliency at a size (H, W)."""
+        device = next(self.decoder.parameters()).device
+        return _at(self.decoder(tokens[None].to(device), self.grid), shape).cpu()
 
 
 def _at(values: Tensor, shape: Any) -> Tensor:

@@ -57,6 +57,7 @@ class PatchRunner:
 
     def __init__(self, backbone: Any, setting: Setting) -> None:
         self._prefix = backbone.num_prefix_tokens
+        self._grid = backbone.patch_embed.grid_size
         self._runner = Runner(backbone, setting, "forward_features")
         self.watch: Callable[[int], None] | None = None
 
@@ -64,6 +65,11 @@ class PatchRunner:
     def steps(self) -> list[Step]:
         """What each frame since the last `start` took."""
         return self._runner.steps
+
+    @property
+    def updated(self) -> Tensor:
+        """Which patches the first gate has let through on the last frame, bool (batch, h, w)."""
+        return self._runner.updated[:, self._prefix :].unflatten(1, self._grid)
 
     def start(self) -> None:
         """Begin a video."""
@@ -112,6 +118,17 @@ class TokenRunner:
         self._models, self._make = models, make
         self._runners: dict[Size, FrameRunner] = {}
         self._size: Size | None = None
+
+    @property
+    def updated(self) -> Tensor:
+        """Which patches the last frame has computed anew, bool (batch, h, w).
+
+        Raises:
+            ValueError: There was no frame yet.
+        """
+        if self._size is None:
+            raise ValueError("there is nothing to see before the first frame of a video")
+        return self._runners[self._size].updated
 
     def start(self) -> None:
         """Begin a video."""

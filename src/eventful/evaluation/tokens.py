@@ -14,6 +14,7 @@ from torch import Tensor
 
 from eventful.datasets import Sample, Videos
 from eventful.evaluation.kept import DenseTokens
+from eventful.evaluation.pictures import GREEN, tinted
 from eventful.evaluation.settings import Setting
 from eventful.evaluation.summary import SettingReport
 from eventful.evaluation.task import Arrays, Scores, Task
@@ -58,6 +59,18 @@ class Judge(Protocol):
 
     def found(self) -> dict[str, np.ndarray]:
         """What it has seen, with "scored" frames."""
+        ...
+
+    def picture(self, tokens: Tensor, sample: Sample[Any]) -> Tensor:
+        """Draw what it makes of the frame that it saw last.
+
+        Args:
+            tokens: As for `see`.
+            sample: As for `see`.
+
+        Returns:
+            (3, H, W) in [0, 1], the size of the frame.
+        """
         ...
 
 
@@ -123,6 +136,11 @@ class TokenTask(Task[V]):
         """Where a frame's objects are, bool (H, W); None if its target says nothing of it."""
         return target
 
+    def truth(self, sample: Sample[Any]) -> Tensor:
+        """Draw what is known of a frame with a target, (3, H, W)."""
+        objects = self.objects(sample.target)
+        return sample.image if objects is None else tinted(sample.image, objects, GREEN)
+
     def footage(self, video: V) -> Iterator[Sample[Any]]:
         """The frames that are run."""
         return islice(iter(video), self.frames)
@@ -167,10 +185,10 @@ class TokenTask(Task[V]):
     def _dense(self, runner: TokenRunner, video: V) -> np.ndarray | None:
         """The video's dense tokens (frames, tokens, dim); None without a readable frame."""
         if runner.setting.policy is None:
-            self.dense.write(video.id, self._tokens(runner, video))
+            self.dense.write(video.id, self.outputs(runner, video))
         elif self.dense.read(video.id) is None:
             dense = TokenRunner(self.models, Setting("dense", None))
-            self.dense.write(video.id, self._tokens(dense, video))
+            self.dense.write(video.id, self.outputs(dense, video))
         return self.dense.read(video.id)
 
     def _pass(
@@ -178,7 +196,7 @@ class TokenTask(Task[V]):
     ) -> Iterator[tuple[Sample[Any], Tensor]]:
         """Frames and their tokens (tokens, dim); those of the dense model are kept already."""
         kept = (torch.from_numpy(np.array(tokens)) for tokens in dense)
-        ours = kept if runner.setting.policy is None else self._tokens(runner, video)
+        ours = kept if runner.setting.policy is None else self.outputs(runner, video)
         count = -1
         for count, (sample, tokens) in enumerate(zip(self.footage(video), ours, strict=False)):
             if count >= len(dense):
@@ -190,7 +208,7 @@ class TokenTask(Task[V]):
                 f"and now has another number; its files have changed, run again with --fresh"
             )
 
-    def _tokens(self, runner: TokenRunner, video: V) -> Iterator[Tensor]:
+    def outputs(self, runner: TokenRunner, video: V) -> Iterator[Tensor]:
         """The tokens (1, tokens, dim) of each frame of a video, on the CPU."""
         runner.start()
         for sample in self.footage(video):

@@ -14,17 +14,20 @@ from torch import Tensor
 from eventful.datasets import CDnet, Motion, Sample, Video
 from eventful.datasets.cdnet import video_folders
 from eventful.datasets.regions import moving_regions
+from eventful.evaluation.pictures import BLUE, GREEN, boxed
 from eventful.evaluation.precision import Boxes, average_precision
 from eventful.evaluation.task import Arrays, Scores
 from eventful.evaluation.token_runner import Models, Size
 from eventful.evaluation.tokens import PATCH, TokenTask
 from eventful.models.vehicles import VehicleDetector, vehicle_detector
+from eventful.models.vitdet import Detections
 from eventful.snapshots import digest
 
 VIDEO = "highway"
 EVERY = 4
 TRAINING = 0.6  # of the labelled frames, from the first on
 BETWEEN = 0.05  # neither trained on nor scored, so that no vehicle is in both
+SURE = 0.3  # the score from which boxes are drawn
 
 
 def parts(labelled: range) -> tuple[range, range]:
@@ -136,6 +139,12 @@ class CDnetVehicles(TokenTask[Video[Motion]]):
         """What moves."""
         return target.moving
 
+    def truth(self, sample: Sample[Motion]) -> Tensor:
+        """Boxes to find, and in blue those of doubt."""
+        assert sample.target is not None
+        regions = moving_regions(sample.target)
+        return boxed(boxed(sample.image, regions.doubtful, BLUE), regions.boxes, GREEN)
+
     def judge(self, video: Video[Motion], shape: Size) -> _Vehicles:
         """Collects what is found and what is there."""
         return _Vehicles(self.detector, self.grid(shape), shape)
@@ -159,10 +168,19 @@ class _Vehicles:
         """Detect on a frame that is scored."""
         if sample.target is None or number % EVERY:
             return
+        self.collected.add(self._boxes(tokens), moving_regions(sample.target))
+
+    def picture(self, tokens: Tensor, sample: Sample[Motion]) -> Tensor:
+        """Boxes of a score that makes them likely."""
+        found = self._boxes(tokens)
+        return boxed(sample.image, found.boxes[found.scores >= SURE].cpu())
+
+    def _boxes(self, tokens: Tensor) -> Detections:
+        """What is found, in pixels of the frame."""
         tokens = tokens[None].to(next(self.detector.parameters()).device)
         (found,) = self.detector(tokens, self.grid)
         size = (self.grid[0] * PATCH, self.grid[1] * PATCH)
-        self.collected.add(found.scaled(size, self.shape), moving_regions(sample.target))
+        return found.scaled(size, self.shape)
 
     def found(self) -> dict[str, np.ndarray]:
         """What `average_precision` takes."""

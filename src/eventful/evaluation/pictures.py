@@ -1,0 +1,79 @@
+"""Images with masks, maps and boxes over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eventful.evaluation.token_runner import Size
+
+GREEN, RED, BLUE = (0.1, 0.9, 0.2), (0.95, 0.15, 0.1), (0.2, 0.5, 1.0)
+_COVER = 0.55  # of what a tint hides where it is strongest
+_DIMMED = 0.25  # of the light that is left where nothing was updated
+
+
+def tinted(
+    image: Tensor, values: Tensor, colour: Sequence[float] = RED, cover: float = _COVER
+) -> Tensor:
+    """Lay a colour over an image.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        values: How strong it is, in [0, 1] or bool: (h, w) of any size, enlarged without smoothing.
+        colour: Red, green and blue in [0, 1].
+        cover: Share of the image that it hides where it is strongest.
+
+    Returns:
+        (3, H, W).
+
+    Example:
+        >>> tinted(torch.zeros(3, 1, 2), torch.tensor([[True, False]]), (1, 0.5, 0), 0.5).tolist()
+        [[[0.5, 0.0]], [[0.25, 0.0]], [[0.0, 0.0]]]
+    """
+    strength = cover * enlarged(values, (image.shape[1], image.shape[2]))
+    return image * (1 - strength) + image.new_tensor(colour)[:, None, None] * strength
+
+
+def boxed(image: Tensor, boxes: Tensor, colour: Sequence[float] = RED) -> Tensor:
+    """Draw the edges of boxes.
+
+    Args:
+        image: (3, H, W).
+        boxes: x0, y0, x1, y1 in pixels, (n, 4).
+        colour: Red, green and blue in [0, 1].
+
+    Returns:
+        (3, H, W).
+
+    Example:
+        >>> boxed(torch.zeros(3, 3, 4), torch.tensor([[0.0, 0.0, 3.0, 3.0]]), (1, 0, 0))[0].tolist()
+        [[1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]]
+    """
+    mask = torch.zeros(image.shape[1:], dtype=torch.bool)
+    width = max(1, round(image.shape[2] / 240))
+    for x0, y0, x1, y1 in boxes.round().int().tolist():
+        inside = mask[y0 + width : y1 - width, x0 + width : x1 - width].clone()
+        mask[y0:y1, x0:x1] = True
+        mask[y0 + width : y1 - width, x0 + width : x1 - width] = inside
+    return tinted(image, mask, colour, cover=1)
+
+
+def lit(image: Tensor, updated: Tensor) -> Tensor:
+    """An image that is dark where a mask of any size (h, w) is false.
+
+    Example:
+        >>> lit(torch.ones(3, 1, 2), torch.tensor([[True, False]]))[0].tolist()
+        [[1.0, 0.25]]
+    """
+    light = enlarged(updated, (image.shape[1], image.shape[2]))
+    return image * (_DIMMED + (1 - _DIMMED) * light)
+
+
+def enlarged(values: Tensor, shape: Size) -> Tensor:
+    """Values (h, w) at another size, float32, without smoothing."""
+    if tuple(values.shape) == shape:
+        return values.float()
+    return F.interpolate(values[None, None].float(), shape, mode="nearest-exact")[0, 0]
