@@ -105,8 +105,9 @@ def test_auto_keeps_to_its_share_in_the_mean(model, moving, share):
         assert run(frame).isfinite().all()
     assert run.steps[0].first
     assert abs(spent(run) - share) < 0.1 * share + 1 / 60
-    gated = [step for step in run.steps if not step.first and step.operations]
-    assert bool(gated) != moving
+    assert (
+        {"dense", "gated"} <= {step.action for step in run.steps} <= {"dense", "gated", "carried"}
+    )
 
 
 def test_auto_computes_what_moves_where_the_rest_is_still(model):
@@ -116,7 +117,61 @@ def test_auto_computes_what_moves_where_the_rest_is_still(model):
     for t, frame in enumerate(video(18)):
         a, b, truth = auto(frame), held(frame), dense(model, frame)
         worse += t > 2 and not auto.steps[t].first and (a - truth).norm() > (b - truth).norm()
+        if auto.steps[t].action == "gated":
+            square = slice(4 * t % (SIZE[1] - 10) // PATCH, 2 + 4 * t % (SIZE[1] - 10) // PATCH)
+            assert auto.updated[0, 1:3, square].any()
     assert worse <= 3
+
+
+def test_a_still_video_stays_as_it_is(model):
+    run, frame = runner(model, Auto(0.3)), video(1)[0]
+    for _ in range(6):
+        assert torch.allclose(run(frame), dense(model, frame), atol=1e-4)
+
+
+def test_dense_frames_come_evenly(model):
+    run = runner(model, Auto(0.2))
+    for frame in video(25):
+        run(frame)
+    assert [t for t, step in enumerate(run.steps) if step.first] == [0, 6, 12, 18, 24]
+
+
+def with_a_cut(at):
+    dark = [0.05 * frame for frame in video(at)]
+    return dark + video(40)
+
+
+def test_a_dense_frame_comes_at_a_cut_and_is_paid_back(model):
+    run = runner(model, Auto(0.2))
+    for frame in with_a_cut(8):
+        run(frame)
+    dense_frames = [t for t, step in enumerate(run.steps) if step.first]
+    assert dense_frames[:3] == [0, 6, 8]
+    assert dense_frames[3] > 14
+    assert abs(spent(run) - 0.2) < 0.03
+
+
+@pytest.mark.parametrize("frames", [video(30), video(30, moving=True), with_a_cut(8)])
+def test_no_frame_costs_more_than_the_worst(model, frames):
+    run, share, worst = runner(model, Auto(0.2, worst=0.4)), [], []
+    for frame in frames:
+        run(frame)
+        step = run.steps[-1]
+        share.append(step.operations / step.dense_operations)
+        worst.append(run.updated.float().mean().item())
+    assert share[0] == 1
+    assert max(worst[1:]) <= 0.4
+    assert max(share[1:]) < 0.45  # the class token is computed on every frame
+    assert abs(sum(share) / len(share) - 0.2) < 0.03
+
+
+def test_below_the_worst_share_all_is_computed_anew_soon_after_a_cut(model):
+    run = runner(model, Auto(0.2, worst=0.4))
+    seen = []
+    for frame in with_a_cut(8)[:11]:
+        run(frame)
+        seen.append(run.updated)
+    assert torch.stack(seen[8:]).any(dim=0).all()
 
 
 @pytest.mark.parametrize("plan", [Skip(2), Skip(2, carried=True), LowResolution(0.5), Auto(0.3)])
@@ -146,7 +201,7 @@ def test_nothing_of_the_caller_is_kept_and_nothing_kept_is_handed_out(model, pla
             output.fill_(torch.nan)
 
 
-@pytest.mark.parametrize("text", ["skip:5", "carry:3", "lowres:0.25", "auto:0.2"])
+@pytest.mark.parametrize("text", ["skip:5", "carry:3", "lowres:0.25", "auto:0.2", "auto:0.2/0.5"])
 def test_plans_have_a_text(text):
     assert str(parse(text)) == text
 
@@ -159,6 +214,8 @@ def test_plans_have_a_text(text):
         ("carry:", "write carry:5"),
         ("lowres:0", "a share F above 0 and at most 1, got 0"),
         ("auto:2", "at most 1, got 2"),
+        ("auto:0.2/0.1", "a worst share W from F = 0.2 to 1, got 0.1"),
+        ("auto:0.2/", "write auto:0.2"),
         ("auto:nan", "at most 1, got nan"),
     ],
 )

@@ -5,7 +5,8 @@ A *plan* says what is done with each frame of a video; its runner gives the patc
 
 from eventful.reuse.motion import Motion, carry
 from eventful.reuse.plans import Auto, LowResolution, Plan, Skip, parse
-from eventful.reuse.runners import PlanRunner, Step, runner
+from eventful.reuse.runner import PlanRunner, Step
+from eventful.reuse.runners import runner
 
 __all__ = [
     "Auto",

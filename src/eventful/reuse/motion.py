@@ -46,23 +46,30 @@ class Motion:
             (batch, grid height, grid width, 2): how far to go from a token, down and to the right
             in tokens, to find what it shows on the earlier frame.
         """
-        pairs = zip(self._grey(before), self._grey(now), strict=True)
-        return torch.stack([self._between(a, b) for a, b in pairs]).to(now.device)
+        return self.on_grid(self.flow(before, now))
 
-    def _grey(self, frames: Tensor) -> np.ndarray:
+    def flow(self, before: Tensor, now: Tensor) -> Tensor:
+        """The same for each pixel of the images that flow is computed on: (batch, h, w, 2)."""
+        pairs = zip(self._grey(before), self._grey(now), strict=True)
+        flows = [torch.from_numpy(self._flow.calc(b, a, None)) for a, b in pairs]
+        return torch.stack(flows).flip(-1).to(now.device)  # the columns came first
+
+    def on_grid(self, flow: Tensor) -> Tensor:
+        """Average a flow over each token, in tokens."""
+        unit = flow.new_tensor(self.grid) / flow.new_tensor(flow.shape[1:3])
+        cells = F.interpolate(flow.permute(0, 3, 1, 2), self.grid, mode="area")
+        return cells.permute(0, 2, 3, 1) * unit
+
+    def smaller(self, frames: Tensor) -> Tensor:
+        """Frames (batch, channels, height, width) at the size that flow is computed on."""
         height, width = frames.shape[2:]
         scale = min(1.0, max(self.scale, _LEAST / min(height, width)))
-        weights = frames.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-        grey = (frames * weights).sum(dim=1, keepdim=True)
-        grey = F.interpolate(grey, (round(height * scale), round(width * scale)), mode="area")
-        return (grey[:, 0].clamp(0, 1) * 255).byte().cpu().numpy()
+        return F.interpolate(frames, (round(height * scale), round(width * scale)), mode="area")
 
-    def _between(self, before: np.ndarray, now: np.ndarray) -> Tensor:
-        flow = torch.from_numpy(self._flow.calc(now, before, None))  # columns first
-        cells = F.interpolate(flow.permute(2, 0, 1)[None], self.grid, mode="area")[0]
-        height, width = now.shape
-        unit = torch.tensor([self.grid[1] / width, self.grid[0] / height])
-        return (cells.permute(1, 2, 0) * unit).flip(-1)
+    def _grey(self, frames: Tensor) -> np.ndarray:
+        weights = frames.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+        grey = self.smaller((frames * weights).sum(dim=1, keepdim=True))
+        return (grey[:, 0].clamp(0, 1) * 255).byte().cpu().numpy()
 
 
 def carry(tokens: Tensor, motion: Tensor) -> Tensor:

@@ -79,42 +79,49 @@ class LowResolution(Plan):
 @final
 @dataclass(frozen=True)
 class Auto(Plan):
-    """A choice for each frame, by how much of the image changed: gate, carry along, or run dense.
+    """Dense frames now and then; in between, what motion does not explain is computed anew.
 
-    Where change is local, one gate for the network (`gating="input"`) recomputes what moved most
-    for its size, and the rest is carried along the motion from the last dense frame. Where most of
-    the image changes, as under a moving camera, a recomputed token among stale ones keeps most of
-    its error; there all of the budget goes into dense frames.
+    The output of the last dense frame is carried along the motion, and the patches whose pixels
+    have changed most against what the motion predicts are recomputed with one gate for the network
+    (`gating="input"`). At a scene cut a dense frame comes at once, and is paid back.
 
     Attributes:
         share: Mean share of the dense model's operations to use, the first frame included.
-        moving: Share of patches that changed from which the camera is taken to move.
-        refresh: Share of the budget that goes into dense frames where change is local.
+        worst: Largest share of any frame but the first. Below 1 there are no dense frames: in
+            their place this share of the patches is computed anew.
+        refresh: Share of the budget that goes into dense frames.
 
     Raises:
-        ValueError: `share` does not lie above 0 and at most at 1.
+        ValueError: `share` or `refresh` does not lie above 0 and at most at 1, or `worst` not
+            between `share` and 1.
 
     Example:
-        >>> str(Auto(0.2))
-        'auto:0.2'
+        >>> str(Auto(0.2)), str(Auto(0.2, worst=0.5))
+        ('auto:0.2', 'auto:0.2/0.5')
     """
 
     share: float
-    moving: float = 0.6
-    refresh: float = 0.7
+    worst: float = 1.0
+    refresh: float = 0.8
 
     def __post_init__(self) -> None:
         _check_share("auto", self.share)
+        _check_share("auto with a refresh", self.refresh)
+        if not isinstance(self.worst, int | float) or not self.share <= self.worst <= 1:
+            raise ValueError(
+                f"auto:F/W needs a worst share W from F = {self.share} to 1, got {self.worst!r}"
+            )
 
     def __str__(self) -> str:
-        return f"auto:{self.share}"
+        return f"auto:{self.share}" + (f"/{self.worst}" if self.worst < 1 else "")
 
 
 def parse(text: str) -> Plan | None:
     """Read a plan from its text; None if the text does not name one.
 
     Args:
-        text: `skip:5`, `carry:5` (`carry:5+2` with a phase), `lowres:0.25` or `auto:0.2`.
+        text: `skip:5`, `carry:5` (`carry:5+2` with a phase), `lowres:0.25` or `auto:0.2`
+            (`auto:0.2/0.5` with a worst share).
 
     Raises:
         ValueError: The number is missing or out of range.
@@ -132,7 +139,8 @@ def parse(text: str) -> Plan | None:
             case "lowres":
                 return LowResolution(float(number))
             case "auto":
-                return Auto(float(number))
+                share, slash, worst = number.partition("/")
+                return Auto(float(share), float(worst) if slash else 1.0)
     except ValueError as error:
         raise ValueError(f"{text!r} is not understood ({error}); write {_EXAMPLES[name]}") from None
     return None
