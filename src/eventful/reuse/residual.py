@@ -17,8 +17,9 @@ class Residual:
 
         s <- sqrt(carry(s)^2 + ||x - x'||^2)
 
-    Flow is vague at the edges of what moves, so a patch takes the mean of s over its neighbours;
-    and none has changed by more than its pixels differ from those it was computed from.
+    Flow is vague at the edges of what moves, and a token depends on what is around it, so a patch
+    takes the mean of its own s and the largest next to it; and none has changed by more than its
+    pixels differ from those it was computed from.
 
     Args:
         motion: Gives the flow, and the size of the images that are compared.
@@ -54,8 +55,8 @@ class Residual:
         brought = carry(self._sum[..., None], motion)[..., 0]
         self._sum = torch.hypot(brought, self._distance(pixels, expected))
         self._frame, self._pixels = frame, pixels
-        near = F.avg_pool2d(self._sum, 3, stride=1, padding=1, count_include_pad=False)
-        return motion, torch.minimum(near, self._distance(pixels, self._computed))
+        near = F.max_pool2d(self._sum, 3, stride=1, padding=1)
+        return motion, torch.minimum((self._sum + near) / 2, self._distance(pixels, self._computed))
 
     def computed(self, mask: Tensor) -> None:
         """Note which patches were computed on this frame: bool (batch, grid height, grid width)."""
