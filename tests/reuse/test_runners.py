@@ -212,7 +212,8 @@ def test_plans_have_a_text(text):
     ("text", "message"),
     [
         ("skip:0", "a whole number K of at least 1, got 0"),
-        ("skip:1.5", "'skip:1.5' is not understood .* write skip:5"),
+        ("skip:1.5", "'skip:1.5' is not understood .* K of at least 1, got '1.5'.; write skip:5"),
+        ("lowres:much", "above 0 and at most 1, got 'much'"),
         ("carry:", "write carry:5"),
         ("lowres:0", "a share F above 0 and at most 1, got 0"),
         ("auto:2", "at most 1, got 2"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 
 @dataclass(frozen=True)
@@ -135,18 +135,26 @@ def parse(text: str) -> Plan | None:
         match name:
             case "skip" | "carry":
                 every, _, phase = number.partition("+")
-                return Skip(int(every), name == "carry", int(phase or 0))
+                return Skip(_read(int, every), name == "carry", _read(int, phase or "0"))
             case "lowres":
-                return LowResolution(float(number))
+                return LowResolution(_read(float, number))
             case "auto":
                 share, slash, worst = number.partition("/")
-                return Auto(float(share), float(worst) if slash else 1.0)
+                return Auto(_read(float, share), _read(float, worst) if slash else 1.0)
     except ValueError as error:
         raise ValueError(f"{text!r} is not understood ({error}); write {_EXAMPLES[name]}") from None
     return None
 
 
 _EXAMPLES = {"skip": "skip:5", "carry": "carry:5", "lowres": "lowres:0.25", "auto": "auto:0.2"}
+
+
+def _read(kind: type, text: str) -> Any:
+    """A number, or the text itself, which no plan takes."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def _check_share(name: str, share: float) -> None:
