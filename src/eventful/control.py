@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -85,50 +85,55 @@ def positive(name: str, value: object) -> float:
 class ErrorControl:
     """Holds the mean error by the share of change that the first gate may leave undone.
 
-    On every frame the error is estimated as `gain` times a signal that the frame itself gives. The
-    gain is what checks found, sum of errors over sum of signals: of the last eight or of the last
-    three, whichever is larger, so that it rises faster than it falls. What may be left undone then
-    moves by
+    Two ratios are learnt. The *gain* is error over signal, at checks: sum of errors over sum of
+    signals of the last eight checks or of the last three, whichever is larger, so that it rises
+    faster than it falls. The *response* is signal over what was left undone, on every frame, a
+    running mean of its logarithm. The next frame may then leave undone
 
-        log allowed -= gain (e - 1) + reset debt,      e = estimate / target,  debt = sum of (e - 1)
+        allowed = aim target clip(1 - repay debt) / (gain response)
+        debt = sum of (gain signal / (aim target) - 1) over frames
 
-    so that the mean, and not the worst frame, comes to the target. The debt is bounded, both ways:
-    a quiet hour buys a few frames only.
+    so that the mean, and not the worst frame, comes to the target. What was owed since the last
+    check is set right by the gain of the next. The debt is bounded, both ways: a quiet hour buys a
+    frame only. The aim lies below the target, since errors scatter upwards from any estimate.
+
+    Args:
+        target: The error to hold.
+        every: Frames from one check to the next.
 
     Example:
         >>> control = ErrorControl(0.1, every=10)
-        >>> control.learn([(0.2, 0.4)])  # a check: error 0.2 where the signal was 0.4
-        >>> control.allowed = 1.0
-        >>> control.observe([0.4])  # twice the target: less may be left undone
-        >>> control.allowed < 1.0
-        True
+        >>> control.learn(error=0.2, signal=0.4, left=0.8)  # twice the target: a check found it
+        >>> round(control.allowed / 0.8, 3)
+        0.475
     """
 
-    GAIN, RESET, DEBT, CREDIT = 0.5, 0.1, 4.0, 2.0
-    RECENT, LATEST = 8, 3
+    AIM, REPAY, DEBT, CREDIT, CLIP = 0.95, 0.2, 4.0, 1.0, (0.5, 1.5)
+    RECENT, LATEST, FOLLOW = 8, 3, 0.5
     FIRST, BEHIND_CUT = (1, 2, 4), (2, 4)
 
     def __init__(self, target: float, every: int) -> None:
         self.target, self.every = target, every
-        self.allowed: float | None = None
-        self.debt = 0.0
         self.checks = 0
         self.errors: deque[float] = deque(maxlen=20)
         self.estimates: deque[float] = deque(maxlen=WINDOW)
         self._pairs: deque[tuple[float, float]] = deque(maxlen=self.RECENT)
-        self._since = 0
-        self._early = list(self.FIRST)
+        self.restart()
 
     def restart(self) -> None:
-        """Another kind of frame, or other weights: what was learnt no longer holds."""
-        self.allowed, self.debt, self._since = None, 0.0, 0
+        """Another kind of frame, weights or policies: what was learnt no longer holds."""
+        self.debt = 0.0
+        self._response: float | None = None
         self._pairs.clear()
-        self._early = list(self.FIRST)
+        self._unchecked = 0.0  # sum of signals since the last check
+        self._since, self._early = 0, list(self.FIRST)
 
     def cut(self) -> None:
-        """Another scene: look soon."""
+        """Another scene: look soon, and lean on few of the old checks."""
         self._early = self._early or list(self.BEHIND_CUT)
-        self._since = 0
+        self._since, self._unchecked = 0, 0.0
+        while len(self._pairs) > self.LATEST:
+            self._pairs.popleft()
 
     @property
     def gain(self) -> float | None:
@@ -137,41 +142,61 @@ class ErrorControl:
         parts = [part for part in (pairs, pairs[-self.LATEST :]) if part]
         return max((sum(e for e, _ in p) / sum(s for _, s in p) for p in parts), default=None)
 
-    def due(self) -> bool:
-        """Whether the frame that was just computed is to be checked; to ask once a frame."""
+    @property
+    def allowed(self) -> float | None:
+        """What the next frame may leave undone; None before the first check that could tell."""
+        gain, (least, most) = self.gain, self.CLIP
+        if gain is None or self._response is None:
+            return None
+        wanted = self.AIM * self.target * min(most, max(least, 1 - self.REPAY * self.debt))
+        return wanted / (gain * self._response)
+
+    def due(self, signal: float) -> bool:
+        """Whether the frame that was just computed is to be checked; to ask once a frame.
+
+        The first frame with a signal always is: nothing is known of it.
+        """
         self._since += 1
+        if self._response is None and signal > 0:
+            return True
         return self._since >= min(self.every, *(self._early[:1] or [self.every]))
 
-    def learn(self, pairs: list[tuple[float, float]]) -> None:
-        """Enter a check: the error and the signal of every row that was not flushed."""
-        self._since, self.checks = 0, self.checks + 1
-        self._early = self._early[1:]
-        error = max(error for error, _ in pairs)
+    def learn(self, error: float, signal: float, left: float) -> None:
+        """Enter a check: the error, the frame's signal, and what its first gate left undone."""
+        self._since, self.checks, self._early = 0, self.checks + 1, self._early[1:]
         self.errors.append(error)
-        if self.allowed is not None and error > 1.5 * self.target:
-            self.allowed *= math.exp(-self.GAIN * min(1.5, error / self.target - 1))
-        self._pairs.extend(pair for pair in pairs if math.isfinite(sum(pair)) and min(pair) > 0)
+        before = self.gain
+        if math.isfinite(error + signal) and min(error, signal) > 0:
+            self._pairs.append((error, signal))
+        self._follow(signal, left)
+        if before is not None and self.gain is not None:
+            self._owe((self.gain - before) * self._unchecked / (self.AIM * self.target))
+        self._unchecked = 0.0
 
-    def observe(self, signals: list[float]) -> None:
-        """Enter the signals of a frame's rows that was neither checked nor flushed."""
-        if self.gain is None or self.allowed is None:
-            return
-        estimate = self.gain * max(signals)
-        self.estimates.append(estimate)
-        over = estimate / self.target - 1
-        self.debt = min(self.DEBT, max(-self.CREDIT, self.debt + over))
-        self.allowed *= math.exp(-self.GAIN * min(1.5, over) - self.RESET * self.debt)
+    def observe(self, signal: float, left: float) -> None:
+        """Enter a frame that was neither checked nor flushed."""
+        self._follow(signal, left)
+        if self.gain is not None:
+            estimate = self.gain * signal
+            self.estimates.append(estimate)
+            self._unchecked += signal
+            self._owe(estimate / (self.AIM * self.target) - 1)
 
-    def bound(self, least: float, most: float) -> None:
-        """Keep what may be left undone where it makes a difference on this frame."""
-        if self.allowed is not None:
-            self.allowed = max(least / 2, min(most * 2, self.allowed))
+    def _follow(self, signal: float, left: float) -> None:
+        if math.isfinite(signal + left) and min(signal, left) > 0:
+            now = signal / left
+            old = self._response or now
+            self._response = old * (now / old) ** self.FOLLOW
+
+    def _owe(self, amount: float) -> None:
+        self.debt = min(self.DEBT, max(-self.CREDIT, self.debt + amount))
 
     def state(self) -> dict[str, Any]:
         """All that decides what comes next, in plain numbers."""
         return {
-            "allowed": self.allowed,
             "debt": self.debt,
+            "response": self._response,
+            "unchecked": self._unchecked,
             "checks": self.checks,
             "errors": list(self.errors),
             "estimates": list(self.estimates),
@@ -182,11 +207,12 @@ class ErrorControl:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.allowed, self.debt, self.checks = (state[k] for k in ("allowed", "debt", "checks"))
-        self.errors.extend(state["errors"])
-        self.estimates.extend(state["estimates"])
-        self._pairs.extend((error, signal) for error, signal in state["pairs"])
-        self._since, self._early = state["since"], list(state["early"])
+        self.debt, self.checks, self._since = (state[k] for k in ("debt", "checks", "since"))
+        self._response, self._unchecked = state["response"], state["unchecked"]
+        self._early = list(state["early"])
+        refill(self.errors, state["errors"])
+        refill(self.estimates, state["estimates"])
+        refill(self._pairs, [(error, signal) for error, signal in state["pairs"]])
 
 
 class LatencyControl:
@@ -242,4 +268,10 @@ class LatencyControl:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.debt, self._size = state["debt"], state["size"]
-        self.times.extend(state["times"])
+        refill(self.times, state["times"])
+
+
+def refill(values: deque[Any], saved: Iterable[Any]) -> None:
+    """Put saved values in place of those there are."""
+    values.clear()
+    values.extend(saved)

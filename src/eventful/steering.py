@@ -58,20 +58,17 @@ class Steering:
             )
         self.operations = 0
         self._count = self._tokens = 0
-        self._signals: list[float] = []
+        self._left = self._signal = 0.0
         self._budget = Budget(bindings.policies(blocks))
 
     def start_from(self, policies: Mapping[str, Policy]) -> None:
-        """Move from other policies than before; what was learnt stays.
+        """Start anew from other policies than before.
 
         Raises:
             ValueError: They cannot be moved.
         """
         self._budget = Budget(policies)
-        if self.error is not None:
-            self.error.allowed = None
-        if self.latency is not None:
-            self.latency.restart()
+        self._restart()
 
     def begin(self, output: Any, anew: bool) -> None:
         """Take note of a frame that was computed in full, into new state.
@@ -81,7 +78,11 @@ class Steering:
         """
         if self.error is not None:
             budget.check_output(output)
-        for control in (self.error, self.latency) if anew else ():
+        if anew:
+            self._restart()
+
+    def _restart(self) -> None:
+        for control in (self.error, self.latency):
             if control is not None:
                 control.restart()
 
@@ -100,20 +101,19 @@ class Steering:
         self._tokens = min(next(iter(choices.values())), c.shape[1])
         left, errors = budget.left_undone(reference[rows], c[rows])
         self._count = self._within(self._wanted(left, errors))
+        self._left = left[:, self._count - 1].max().item()
         at = min(self._count, errors.shape[1] - 1)
         level = 0.0 if self._count >= self._tokens else errors[:, at].min().item()
         bindings.set_policies(self._blocks, self._budget.at(self._count, level, choices))
 
     def _wanted(self, left: Tensor, errors: Tensor) -> int:
-        """Tokens that the error asks for; of a new start and without a target, the policy's own."""
+        """Tokens that the error asks for; as many as the policy's own before anything is known."""
         if self.error is None:
             return self._tokens if self.latency and self.latency.count else self._start(errors)
-        if self.error.allowed is None:
-            count = self._start(errors)
-            self.error.allowed = left[:, count - 1].max().item()
-            return count
-        self.error.bound(left[:, -2:].max().item(), left[:, 0].max().item())
-        return min(self._tokens, 1 + int((left > self.error.allowed).sum(dim=1).max()))
+        allowed = self.error.allowed
+        if allowed is None:
+            allowed = left[:, self._start(errors) - 1].max().item()
+        return min(self._tokens, 1 + int((left > allowed).sum(dim=1).max()))
 
     def _start(self, errors: Tensor) -> int:
         return min(self._tokens, max(1, self._budget.start(errors)))
@@ -129,20 +129,21 @@ class Steering:
         if "scene cut" in flushed.values():
             self.error.cut()
         signals = budget.held_back(self._blocks)
-        self._signals = [s for row, s in enumerate(signals) if row not in flushed]
-        if not self._signals:
+        kept = [signal for row, signal in enumerate(signals) if row not in flushed]
+        if not kept:
             return False
-        due = self.error.due()
+        self._signal = max(kept)
+        due = self.error.due(self._signal)
         if not due:
-            self.error.observe(self._signals)
+            self.error.observe(self._signal, self._left)
         return due
 
     def learn(self, output: Any, exact: Any, batch: int, flushed: Mapping[int, str]) -> None:
         """Enter a check of the frame that `due` asked for."""
         assert self.error is not None
         errors = budget.relative_errors(output, exact, batch)
-        kept = [error for row, error in enumerate(errors) if row not in flushed]
-        self.error.learn(list(zip(kept, self._signals, strict=True)))
+        error = max(error for row, error in enumerate(errors) if row not in flushed)
+        self.error.learn(error, self._signal, self._left)
 
     def clock(self, seconds: float) -> None:
         """Enter the time of a frame that was no flush."""

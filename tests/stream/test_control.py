@@ -15,55 +15,74 @@ def window_means(values):
 
 
 def hold_error(plant, target=0.1, frames=400, every=10, gain=0.5):
-    """Run a plant `signal(frame, allowed)` whose error is `gain(frame)` times its signal."""
+    """Run a plant `signal(frame, left)` whose error is `gain(frame)` times its signal."""
     control, errors = ErrorControl(target, every), []
-    control.allowed = 0.3
     for frame in range(frames):
-        signal = plant(frame, control.allowed)
+        left = 0.3 if control.allowed is None else control.allowed
+        signal = plant(frame, left)
         factor = gain(frame) if callable(gain) else gain
         error = factor * signal
-        if control.due():
-            control.learn([(error, signal)])
+        if control.due(signal):
+            control.learn(error, signal, left)
         else:
-            control.observe([signal])
+            control.observe(signal, left)
             errors.append(error)
     return control, errors
 
 
-def power(frame, allowed):
-    """What real gates do: the error grows with a power of what is left undone."""
-    return allowed**0.6
+def power(frame, left):
+    """What real gates do: the signal grows with a power of what is left undone."""
+    return left**0.6
+
+
+AIM = ErrorControl.AIM
 
 
 class TestError:
     @pytest.mark.parametrize("target", [0.01, 0.1, 0.3])
-    def test_a_steady_plant_is_brought_to_the_target(self, target):
+    def test_a_steady_plant_is_brought_to_the_aim(self, target):
         _, errors = hold_error(power, target)
-        assert sum(errors[-200:]) / 200 == pytest.approx(target, rel=0.01)
+        assert sum(errors[-200:]) / 200 == pytest.approx(AIM * target, rel=0.01)
 
     def test_a_jump_from_still_to_busy_is_held_in_every_window(self):
-        def plant(frame, allowed):
-            return power(frame, allowed) * (0.5 if frame < 200 else 1.5)
+        def plant(frame, left):
+            return power(frame, left) * (0.5 if frame < 200 else 1.5)
 
         _, errors = hold_error(plant)
-        assert max(window_means(errors[20:])) < 1.1 * 0.1
-        assert min(window_means(errors[20:])) > 0.9 * 0.1
+        assert max(window_means(errors)) < 1.1 * 0.1
+        assert min(window_means(errors)) > 0.88 * 0.1
 
-    def test_noise_that_is_not_the_controllers_leaves_the_mean(self):
+    def test_a_jump_from_nothing_to_busy_is_held_too(self):
+        _, errors = hold_error(lambda frame, left: power(frame, left) if frame >= 200 else 0.0)
+        means = window_means(errors)
+        assert max(means) < 1.1 * 0.1
+        assert min(means[-100:]) > 0.88 * 0.1
+
+    def test_noise_that_is_seen_leaves_the_mean(self):
         draw = random.Random(3)
 
-        def plant(frame, allowed):
-            return power(frame, allowed) * math.exp(draw.gauss(0, 0.25))
+        def plant(frame, left):
+            return power(frame, left) * math.exp(draw.gauss(0, 0.25))
 
         _, errors = hold_error(plant, frames=800)
-        means = window_means(errors[50:])
+        means = window_means(errors)
         assert min(means) > 0.9 * 0.1
         assert max(means) < 1.1 * 0.1
+
+    def test_noise_that_only_checks_see_errs_below_the_target(self):
+        """The scatter found on real video: no estimate between checks can tell."""
+        draw = random.Random(7)
+        _, errors = hold_error(
+            power, frames=8000, gain=lambda f: 0.5 * math.exp(draw.gauss(0, 0.27))
+        )
+        means = window_means(errors)
+        assert 0.8 * 0.1 < sum(means) / len(means) < 0.95 * 0.1
+        assert sum(mean > 1.1 * 0.1 for mean in means) < 0.05 * len(means)
 
     def test_a_gain_that_doubles_is_found_by_the_next_checks(self):
         control, errors = hold_error(power, gain=lambda frame: 0.3 if frame < 200 else 0.6)
         assert control.gain == pytest.approx(0.6)
-        assert sum(errors[-100:]) / 100 == pytest.approx(0.1, rel=0.02)
+        assert sum(errors[-100:]) / 100 == pytest.approx(AIM * 0.1, rel=0.02)
 
     def test_checks_come_soon_at_first_and_behind_cuts(self):
         control = ErrorControl(0.1, every=10)
@@ -71,47 +90,61 @@ class TestError:
         for frame in range(1, 60):
             if frame == 40:
                 control.cut()
-            if control.due():
-                control.learn([(0.1, 0.2)])
+            if control.due(0.2):
+                control.learn(0.1, 0.2, 0.4)
                 checked.append(frame)
         assert checked == [1, 3, 7, 17, 27, 37, 41, 45, 55]
 
     def test_a_credit_does_not_last(self):
         """Quiet for a hundred frames, then busy: no more than a few frames are paid for."""
         control = ErrorControl(0.1, every=10)
-        control.allowed = 0.3
-        control.learn([(0.1, 0.2)])
+        control.learn(0.1, 0.2, 0.4)
         for _ in range(100):
-            control.observe([0.0])
+            control.observe(0.0, 0.0)
         assert control.debt == -ErrorControl.CREDIT
+
+    def test_a_check_sets_right_what_was_owed_since_the_last(self):
+        control = ErrorControl(0.1, every=10)
+        control.learn(0.095, 0.19, 0.4)
+        control.observe(0.19, 0.4)  # at the aim, as far as it is known
+        assert control.debt == pytest.approx(0)
+        control.learn(0.285, 0.19, 0.4)  # but the gain is twice as large
+        assert control.gain == pytest.approx(1.0)
+        assert control.debt == pytest.approx(1.0)
 
     def test_the_gain_rises_faster_than_it_falls(self):
         control = ErrorControl(0.1, every=10)
         for _ in range(8):
-            control.learn([(0.1, 0.2)])
+            control.learn(0.1, 0.2, 0.4)
         for _ in range(3):
-            control.learn([(0.3, 0.2)])
+            control.learn(0.3, 0.2, 0.4)
         assert control.gain == pytest.approx(1.5)
         for _ in range(3):
-            control.learn([(0.1, 0.2)])
+            control.learn(0.1, 0.2, 0.4)
         assert control.gain == pytest.approx((0.9 + 0.5) / 1.6)
+
+    def test_behind_a_cut_few_of_the_old_checks_count(self):
+        control = ErrorControl(0.1, every=10)
+        for error in (0.9, 0.9, 0.1, 0.1, 0.1):
+            control.learn(error, 0.2, 0.4)
+        control.cut()
+        assert control.gain == pytest.approx(0.5)
 
     def test_checks_that_tell_nothing_change_nothing(self):
         control = ErrorControl(0.1, every=10)
-        control.allowed = 0.3
-        for pair in ((0.0, 0.0), (0.0, 0.3), (math.nan, 0.1)):
-            control.learn([pair])
+        for error, signal in ((0.0, 0.0), (0.0, 0.3), (math.nan, 0.1)):
+            control.learn(error, signal, 0.3)
         assert control.gain is None
-        control.observe([0.3])
-        assert control.allowed == 0.3
+        control.observe(0.3, 0.3)
+        assert control.allowed is None
 
     def test_a_state_goes_on_the_same(self):
         control, _ = hold_error(power, frames=77)
-        twin = ErrorControl(0.1, every=10)
+        twin, _ = hold_error(power, frames=33)
         twin.load(control.state())
         assert twin.state() == control.state()
         for each in (control, twin):
-            each.observe([0.25])
+            each.observe(0.25, 0.3)
         assert twin.allowed == control.allowed
 
 
@@ -176,7 +209,7 @@ class TestTime:
 
     def test_a_state_goes_on_the_same(self):
         control, _ = hold_time(lambda frame, count: 0.02 + 0.0002 * count, frames=33)
-        twin = LatencyControl(0.05)
+        twin, _ = hold_time(lambda frame, count: 0.02 + 0.0002 * count, frames=7)
         twin.load(control.state())
         assert (twin.state(), twin.count) == (control.state(), control.count)
 
