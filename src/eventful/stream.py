@@ -12,16 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from eventful import bindings, compiled, snapshots
+from eventful.accounts import Account
 from eventful.bindings import binding
 from eventful.blocks import bound_copy, eventful_blocks
-from eventful.counting import (
-    BlockSize,
-    Operations,
-    dense_operations,
-    frame_operations,
-    original_size,
-    outside,
-)
+from eventful.counting import Operations, outside
 from eventful.cuts import SceneCuts, change
 from eventful.inputs import Inputs, refuse
 from eventful.policies import Policy, for_gates
@@ -131,8 +125,7 @@ class Stream:
             )
         if compile:
             compiled.check(self._blocks.values())
-        self._sizes: dict[str, BlockSize] = {}
-        self._original_operations: dict[str, Operations] = {}
+        self._account = Account(self._blocks)
         self._call = _method(self._module, method)
         self._inputs = Inputs(model, normalize)
         self._weights = list(model.parameters())
@@ -142,7 +135,6 @@ class Stream:
         self._pending: tuple[list[int] | None, str] | None = None
         self._flushed: dict[int, str] = {}
         self._histories: list[deque[float]] = []
-        self._outside = 0
         self._checked: object = None
         self._moved: Tensor | None = None
         self._checking = False
@@ -280,7 +272,7 @@ class Stream:
             "histories": [list(history) for history in self._histories],
             "pending": list(self._pending) if self._pending else None,
             "state_dtype": str(self._frame.state_dtype),
-            "outside": self._outside,
+            "outside": self._account.outside,
             "counts": [getattr(self.stats, name) for name in _COUNTS],
             "steering": None if self._steering is None else self._steering.state(),
         }
@@ -308,9 +300,9 @@ class Stream:
         self.policy = snapshots.parse_policies(content["policies"]) or self.policy
         for name, block in self._blocks.items():
             binding(block).state, binding(block).grid = states[name], content["grids"][name]
-        self._measure_blocks()
+        self._account.measure()
         self._frame.anew = False
-        self._size, self._outside = size, content["outside"]
+        self._size, self._account.outside = size, content["outside"]
         self._version = _version(self._weights)
         self._pending = tuple(content["pending"]) if content["pending"] else None
         cuts = self._scene_cuts or SceneCuts()
@@ -357,9 +349,9 @@ class Stream:
             for name, block in self._blocks.items():
                 binding(block).state = before[name]
             raise
-        self._size, self._pending, self._outside = _size(x), None, observer.total
+        self._size, self._pending, self._account.outside = _size(x), None, observer.total
         self._frame.anew = False
-        self._measure_blocks()
+        self._account.measure()
         self._version = _version(self._weights)
         self._histories = [(self._scene_cuts or SceneCuts()).new_history() for _ in x]
         self._flushed = dict.fromkeys(range(len(x)), reason)
@@ -382,7 +374,7 @@ class Stream:
 
     def _check_error(self, x: Tensor, output: Any, seconds: float, steering: Steering) -> Any:
         """Flush a frame that was computed from what is remembered, and compare the outputs."""
-        before, first = self._flushed, self._used()
+        before, first = self._flushed, self._account.used(self._flushed)
         self._checking = True
         try:
             exact, more = self._timed(x)
@@ -488,39 +480,17 @@ class Stream:
             bindings.check_policies(policies, choices, like, fixed=self._compile)
             self._checked = policies, choices
 
-    def _used(self) -> Operations:
-        """Count what the last run took."""
-        used, flushed = Operations(other=self._outside), list(self._flushed)
-        for name, block in self._blocks.items():
-            used += frame_operations(block, self._sizes[name], flushed)
-        return used
-
     def _report(self, seconds: float, more: Operations = Operations()) -> None:  # noqa: B008
         """Enter a processed frame into the statistics, and what was spent on it before."""
-        dense = Operations(other=self._outside)
         for name, block in self._blocks.items():
             binding(block).state.forget_undo()
-            for _ in range(len(self._histories)):
-                dense += self._original_operations[name]
             for stage, gate in binding(block).state.gates.items():
                 self.stats.updated[f"{name}.{stage}"] = gate.index.counts
         for row, reason in self._flushed.items():
             self.stats.flush(row, reason)
-        self.stats.count(self._used() + more, dense)
+        used = self._account.used(self._flushed) + more
+        self.stats.count(used, self._account.dense(len(self._histories)))
         self.stats.seconds = seconds
-
-    def _measure_blocks(self) -> None:
-        """Read the sizes that operations depend on off the blocks, behind their first frame."""
-        self._sizes = {
-            name: BlockSize.of(block, binding(block).grid) for name, block in self._blocks.items()
-        }
-        tokens, sampled = 0, False
-        for name, block in self._blocks.items():
-            if not sampled:
-                tokens = binding(block).state.tokens
-            sampled = sampled or block.options.sampling is not None
-            size = original_size(block, binding(block).grid)
-            self._original_operations[name] = dense_operations(size, tokens)
 
     def _policies(self) -> dict[str, Policy]:
         return bindings.policies(self._blocks)
