@@ -3,6 +3,7 @@
     EVENTFUL_DATA=... python benchmarks/quality.py run OUT [--jobs 2] [--only davis ...]
     python benchmarks/quality.py collect OUT
     python benchmarks/quality.py tables [--check]
+    EVENTFUL_DATA=... python benchmarks/quality.py sheets OUT [--policy auto:0.2] [--only ...]
 
 `run` evaluates every setting of `SETTINGS` on the runs of `RUNS` and writes OUT/<run>/<run>.json;
 the same command goes on where it was ended. Tasks on the same frames are judged in one run. Times
@@ -12,6 +13,9 @@ are not taken: `benchmarks/quality_times.py` takes them, on short excerpts.
 docs/images/quality-<task>.svg, and fills in the tables of docs/quality.md (and of README.md where
 it has a place for them); `tables` does this last step alone, and with --check fails where the
 tables differ from the results.
+
+`sheets` draws docs/images/sheet-<task>.png, what one setting makes of some frames of each task,
+beside the dense tokens that `run` has left in OUT; nothing of what was measured is touched.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ import torch
 from quality_summary import JOINT, TASKS, summary
 from quality_tables import filled
 
-from eventful.evaluation import Setting, combined, evaluate, report, write_report
+from eventful.evaluation import Setting, combined, evaluate, report, sheet, write_report
 from eventful.evaluation.annotated import KINDS, saliency_models
 from eventful.evaluation.curves import curves
 from eventful.evaluation.joint import Joint
@@ -76,15 +80,15 @@ def settings() -> list[Setting]:
 
 
 @lru_cache
-def task_of(run: str, folder: Path, frames: int | None = None) -> Any:
-    """Build what is run; the data lie in EVENTFUL_DATA."""
+def task_of(run: str, folder: Path, frames: int | None = None, drawn: int = 0) -> Any:
+    """Build what is run; the data lie in EVENTFUL_DATA. `drawn` is the task that sheets show."""
     if "EVENTFUL_DATA" not in os.environ:
         sys.exit("EVENTFUL_DATA is not set: the folder of davis2016/, cdnet2014/ and vtest/")
     root, models = Path(os.environ["EVENTFUL_DATA"]), saliency_models(saliency_vit())
     names, place, frames = RUNS[run], dense_folder(folder), frames or FRAMES[run]
     data = KINDS[names[0]][1](root, False)  # of the first task: all look at the same frames
     tasks = [KINDS[name][0](models, data, place, None, frames) for name in names]
-    return tasks[0] if len(tasks) == 1 else Joint(run, tasks)
+    return tasks[0] if len(tasks) == 1 else Joint(run, tasks, drawn)
 
 
 def work(run: str, folder: Path, frames: int | None, number: int, threads: int) -> str:
@@ -119,6 +123,15 @@ def write(run: str, folder: Path, frames: int | None) -> None:
     weights = {"file": Path(WEIGHTS.inside).name, "sha256": WEIGHTS.sha256}
     about = {"title": TITLES[run], "weights": weights}
     write_report(report(task, found, about, times=False), found, folder, times=False)
+
+
+def draw(arguments: argparse.Namespace) -> None:
+    """Draw a sheet for each task."""
+    (setting,) = combined([arguments.variant], [arguments.policy])
+    for run in arguments.only or list(RUNS):
+        for number, name in enumerate(RUNS[run]):
+            task = task_of(run, arguments.out / run, arguments.frames, number)
+            sheet(task, setting, arguments.images / f"sheet-{name}.png", name)
 
 
 def collect(arguments: argparse.Namespace) -> None:
@@ -171,6 +184,14 @@ def main() -> None:
     tables = commands.add_parser("tables")
     tables.add_argument("--check", action="store_true")
     tables.set_defaults(call=fill)
+    sheets = commands.add_parser("sheets")
+    sheets.add_argument("out", type=Path, help="where `run` wrote to")
+    sheets.add_argument("--policy", default="auto:0.2", help="a plan or a policy [%(default)s]")
+    sheets.add_argument("--variant", default="input-relative", help="of a policy [%(default)s]")
+    sheets.add_argument("--only", nargs="+", choices=list(RUNS))
+    sheets.add_argument("--frames", type=int, help="as in `run`")
+    sheets.add_argument("--images", type=Path, default=IMAGES, help="where to")
+    sheets.set_defaults(call=draw)
     arguments = parser.parse_args()
     arguments.call(arguments)
 

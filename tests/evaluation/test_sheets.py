@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from eventful.datasets import CDnet
+from eventful.datasets import CDnet, Davis
 from eventful.evaluation import combined, evaluate
 from eventful.evaluation.crowd import Crowd, CrowdTask
 from eventful.evaluation.joint import Joint
-from eventful.evaluation.pictures import boxed, enlarged, lit, tinted
+from eventful.evaluation.pictures import AMBER, boxed, enlarged, tinted
 from eventful.evaluation.propagation import DavisPropagation
-from eventful.evaluation.saliency import CDnetSaliency
+from eventful.evaluation.saliency import CDnetSaliency, DavisSaliency
 from eventful.evaluation.sheets import sheet, shown, spread
 from tests.evaluation import annotated_data as data
 
@@ -52,10 +52,11 @@ def test_pictures_of_a_frame(tmp_path):
     frame, truth, dense, ours, anew = one.pictures
     mask = torch.from_numpy(data.scene(one.number)[1])
     assert (truth[:, mask] - frame[:, mask]).abs().sum() > 1
-    assert torch.equal(truth[:, ~mask], frame[:, ~mask])
+    grey = tinted(frame, torch.zeros(1, 1))
+    assert torch.equal(truth[:, ~mask], grey[:, ~mask])
     assert not torch.equal(dense, ours)
     assert (one.action, one.share) == ("held", 0)
-    torch.testing.assert_close(anew, frame / 4)
+    assert torch.equal(anew, grey)
 
 
 def test_a_frame_that_is_computed_is_the_dense_one(tmp_path):
@@ -65,31 +66,34 @@ def test_a_frame_that_is_computed_is_the_dense_one(tmp_path):
     assert (one.action, one.share) == ("dense", 1)
     assert one.error < 1e-5
     torch.testing.assert_close(dense, ours)
-    assert torch.equal(anew, frame)
+    assert torch.equal(anew, tinted(frame, torch.ones(1, 1), AMBER))
 
 
 def test_propagation_shows_the_mask_that_it_carries(tmp_path):
     still = [data.scene(0, still=True)] * 6
     task = prepared(data.davis(tmp_path, {"a": still}, DavisPropagation), tmp_path)
-    frame, truth, dense, _, _ = shown(task, GATED)[-1].pictures
-    there, drawn = ((one != frame).any(dim=0) for one in (truth, dense))
+    _, truth, dense, _, _ = shown(task, GATED)[-1].pictures
+    there, drawn = ((one != one[:1]).any(dim=0) for one in (truth, dense))
     assert (there & drawn).sum() / (there | drawn).sum() > 0.6
 
 
 def test_other_tasks(tmp_path):
     cdnet = data.make(CDnetSaliency, CDnet(data.write_cdnet(tmp_path / "cdnet")), tmp_path / "a")
     crowd = data.make(CrowdTask, Crowd(data.write_crowd(tmp_path / "crowd")), tmp_path / "b")
-    for task in (cdnet, crowd):
+    labels = {cdnet: [False, False, True, True, False], crowd: [True] * 5}
+    for task, labelled in labels.items():
         found = shown(prepared(task, tmp_path / task.name), GATED)
-        assert len(found) == 5
-        for column in (1, 2):  # the last frame of CDnet has no labels
+        assert [one.labelled for one in found] == labelled
+        for column in (1, 2):
             assert (found[-2].pictures[column] != found[-2].pictures[0]).any()
 
 
-def test_tasks_that_run_together_show_the_first_one(tmp_path):
-    task = data.davis(tmp_path, {"a": 6})
-    joint = prepared(Joint("davis", [task]), tmp_path)
-    for one, other in zip(shown(joint, HELD), shown(task, HELD), strict=True):
+@pytest.mark.parametrize("drawn", [0, 1])
+def test_tasks_that_run_together_show_the_one_asked_for(tmp_path, drawn):
+    davis = Davis(data.write_davis(tmp_path / "data", {"a": 6}))
+    tasks = [data.make(kind, davis, tmp_path) for kind in (DavisSaliency, DavisPropagation)]
+    joint = prepared(Joint("davis", tasks, drawn), tmp_path)
+    for one, other in zip(shown(joint, HELD), shown(tasks[drawn], HELD), strict=True):
         assert all(map(torch.equal, one.pictures, other.pictures))
 
 
@@ -106,12 +110,13 @@ def test_nothing_to_show(tmp_path):
         shown(data.davis(tmp_path, {"a": 4}), GATED)
 
 
-def test_tints_boxes_and_light():
+def test_tints_and_boxes():
     image = torch.rand(3, 4, 6)
     half = torch.tensor([[True, False, False]])
     colour = tinted(image, half, (1, 0, 0.5), cover=0.25)
-    assert torch.equal(colour[:, :, 2:], image[:, :, 2:])
-    torch.testing.assert_close(colour[0, :, :2], 0.75 * image[0, :, :2] + 0.25)
+    grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+    torch.testing.assert_close(colour[:, :, 2:], grey[:, 2:].expand(3, -1, -1))
+    torch.testing.assert_close(colour[0, :, :2], 0.75 * grey[:, :2] + 0.25)
     box = boxed(image, torch.tensor([[1.2, 0.0, 4.9, 3.0]]), (0, 0, 0))
     edge = (box == 0).all(dim=0)
     assert edge.nonzero().tolist() == [
@@ -119,7 +124,6 @@ def test_tints_boxes_and_light():
         *([1, x] for x in (1, 4)),
         *([2, x] for x in range(1, 5)),
     ]
-    torch.testing.assert_close(lit(image, half)[:, :, 2:], image[:, :, 2:] / 4)
     assert enlarged(torch.tensor([[1, 2]]), (1, 4)).tolist() == [[1, 1, 2, 2]]
 
 

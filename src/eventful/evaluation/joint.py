@@ -25,6 +25,7 @@ class Joint(TokenTask[Any]):
     Args:
         name: What it is called.
         tasks: Their frames, objects and size are those of the first. Measures differ by name.
+        drawn: Which of them a contact sheet shows, from 0.
 
     Raises:
         ValueError: Two tasks have a measure of the same name, or differ in size.
@@ -56,7 +57,7 @@ class Joint(TokenTask[Any]):
         ['auc', 'f_beta', 'mae', 'j_mean', 'j_recall', 'j_decay', 'f_mean']
     """
 
-    def __init__(self, name: str, tasks: Sequence[TokenTask[Any]]) -> None:
+    def __init__(self, name: str, tasks: Sequence[TokenTask[Any]], drawn: int = 0) -> None:
         first, measures = tasks[0], [name for task in tasks for name in task.measures]
         if len(set(measures)) < len(measures):
             raise ValueError(f"tasks that run together need measures of their own, got {measures}")
@@ -66,7 +67,7 @@ class Joint(TokenTask[Any]):
         self.models, self.data, self.frames = first.models, first.data, first.frames
         self.size, self.dense = first.size, first.dense
         self.model, self.tokens = first.model, first.tokens
-        self._tasks = tuple(tasks)
+        self._tasks, self._drawn = tuple(tasks), tasks[drawn]
 
     def identity(self) -> dict[str, Any]:
         """That of all tasks."""
@@ -77,8 +78,8 @@ class Joint(TokenTask[Any]):
         return self._tasks[0].footage(video)
 
     def truth(self, sample: Sample[Any]) -> Tensor:
-        """The first task's."""
-        return self._tasks[0].truth(sample)
+        """As the task does that is drawn."""
+        return self._drawn.truth(sample)
 
     def objects(self, target: Any) -> Tensor | None:
         """The first task's."""
@@ -86,7 +87,8 @@ class Joint(TokenTask[Any]):
 
     def judge(self, video: Any, shape: Size) -> Judge:
         """All of them look."""
-        return _Judges({task.name: task.judge(video, shape) for task in self._tasks})
+        judges = {task.name: task.judge(video, shape) for task in self._tasks}
+        return _Judges(judges, judges[self._drawn.name])
 
     def quality(self, found: Arrays) -> Scores:
         """The measures of all."""
@@ -103,6 +105,7 @@ class _Judges:
     """The judges of one video, by task; what they find bears their names."""
 
     judges: Mapping[str, Judge]
+    drawn: Judge
 
     def see(self, number: int, tokens: Tensor, sample: Sample[Any]) -> None:
         """Show it to each."""
@@ -110,8 +113,8 @@ class _Judges:
             judge.see(number, tokens, sample)
 
     def picture(self, tokens: Tensor, sample: Sample[Any]) -> Tensor:
-        """The first task's."""
-        return next(iter(self.judges.values())).picture(tokens, sample)
+        """As the judge does whose task is drawn."""
+        return self.drawn.picture(tokens, sample)
 
     def found(self) -> dict[str, np.ndarray]:
         """What each has found; "scored" is what the most exacting one has scored."""

@@ -10,15 +10,15 @@ from torch.nn import functional as F
 
 from eventful.evaluation.token_runner import Size
 
-GREEN, RED, BLUE = (0.1, 0.9, 0.2), (0.95, 0.15, 0.1), (0.2, 0.5, 1.0)
-_COVER = 0.55  # of what a tint hides where it is strongest
-_DIMMED = 0.25  # of the light that is left where nothing was updated
+GREEN, RED, BLUE, AMBER = (0.1, 0.9, 0.2), (1.0, 0.15, 0.1), (0.2, 0.5, 1.0), (1.0, 0.7, 0.0)
+_COVER = 0.65  # of what a tint hides where it is strongest
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def tinted(
     image: Tensor, values: Tensor, colour: Sequence[float] = RED, cover: float = _COVER
 ) -> Tensor:
-    """Lay a colour over an image.
+    """Lay a colour over the image in grey, so that no colour of its own is taken for it.
 
     Args:
         image: (3, H, W) in [0, 1].
@@ -30,11 +30,12 @@ def tinted(
         (3, H, W).
 
     Example:
-        >>> tinted(torch.zeros(3, 1, 2), torch.tensor([[True, False]]), (1, 0.5, 0), 0.5).tolist()
-        [[[0.5, 0.0]], [[0.25, 0.0]], [[0.0, 0.0]]]
+        >>> tinted(torch.ones(3, 1, 2), torch.tensor([[True, False]]), (1, 0.5, 0), 0.5).tolist()
+        [[[1.0, 1.0]], [[0.75, 1.0]], [[0.5, 1.0]]]
     """
     strength = cover * enlarged(values, (image.shape[1], image.shape[2]))
-    return image * (1 - strength) + image.new_tensor(colour)[:, None, None] * strength
+    grey = torch.einsum("chw,c->hw", image, image.new_tensor(_LUMA))
+    return grey * (1 - strength) + image.new_tensor(colour)[:, None, None] * strength
 
 
 def boxed(image: Tensor, boxes: Tensor, colour: Sequence[float] = RED) -> Tensor:
@@ -53,23 +54,12 @@ def boxed(image: Tensor, boxes: Tensor, colour: Sequence[float] = RED) -> Tensor
         [[1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]]
     """
     mask = torch.zeros(image.shape[1:], dtype=torch.bool)
-    width = max(1, round(image.shape[2] / 240))
-    for x0, y0, x1, y1 in boxes.round().int().tolist():
+    width = max(1, round(image.shape[2] / 160))
+    for x0, y0, x1, y1 in boxes.round().int().clamp(min=0).tolist():
         inside = mask[y0 + width : y1 - width, x0 + width : x1 - width].clone()
         mask[y0:y1, x0:x1] = True
         mask[y0 + width : y1 - width, x0 + width : x1 - width] = inside
-    return tinted(image, mask, colour, cover=1)
-
-
-def lit(image: Tensor, updated: Tensor) -> Tensor:
-    """An image that is dark where a mask of any size (h, w) is false.
-
-    Example:
-        >>> lit(torch.ones(3, 1, 2), torch.tensor([[True, False]]))[0].tolist()
-        [[1.0, 0.25]]
-    """
-    light = enlarged(updated, (image.shape[1], image.shape[2]))
-    return image * (_DIMMED + (1 - _DIMMED) * light)
+    return torch.where(mask, image.new_tensor(colour)[:, None, None], image)
 
 
 def enlarged(values: Tensor, shape: Size) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eventful.datasets import Sample
-from eventful.evaluation.pictures import lit
+from eventful.evaluation.pictures import AMBER, tinted
 from eventful.evaluation.settings import Setting
 from eventful.evaluation.token_errors import relative_error
 from eventful.evaluation.tokens import TokenTask
@@ -30,6 +30,7 @@ class Shown:
         number: The frame's number in it.
         pictures: The frame, the truth, what the dense model's tokens give, what the setting's
             give, and where tokens were computed anew; each (3, H, W).
+        labelled: Whether anything is known of the frame.
         error: Relative error of the setting's tokens.
         action: What the setting did with the frame.
         share: Share of the patches that were computed anew.
@@ -38,6 +39,7 @@ class Shown:
     video: str
     number: int
     pictures: Sequence[Tensor]
+    labelled: bool
     error: float
     action: str
     share: float
@@ -111,20 +113,22 @@ def _shown(
     pair: tuple[Tensor, Tensor],
     runner: Any,
 ) -> Shown:
-    truth = sample.image if sample.target is None else task.truth(sample)
-    updated = runner.updated[0].cpu()
-    pictures = (sample.image, truth, *seen, lit(sample.image, updated))
+    labelled, updated = sample.target is not None, runner.updated[0].cpu()
+    truth = task.truth(sample) if labelled else sample.image
+    pictures = (sample.image, truth, *seen, tinted(sample.image, updated, AMBER))
     error, share = relative_error(pair[1], pair[0]), float(updated.float().mean())
-    return Shown(video.id, sample.number, pictures, error, runner.steps[-1].action, share)
+    action = runner.steps[-1].action
+    return Shown(video.id, sample.number, pictures, labelled, error, action, share)
 
 
-def sheet(task: TokenTask[Any], setting: Setting, path: Path) -> None:
+def sheet(task: TokenTask[Any], setting: Setting, path: Path, name: str | None = None) -> None:
     """Draw a contact sheet.
 
     Args:
         task: The task, whose dense tokens are there.
         setting: Any but the dense one.
         path: The .png file to write.
+        name: What the task is called [its name].
 
     Raises:
         ValueError: No video has been evaluated.
@@ -161,16 +165,18 @@ def sheet(task: TokenTask[Any], setting: Setting, path: Path) -> None:
     size = (2.6 * len(columns), (2.6 * height / width + 0.3) * len(rows) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(rows), len(columns), squeeze=False)
-    for name, axes in zip(columns, panels[0], strict=True):
-        axes.set_title(name, fontsize=10)
+    for title, axes in zip(columns, panels[0], strict=True):
+        axes.set_title(title, fontsize=10)
     for row, line in zip(rows, panels, strict=True):
         _draw(row, line)
-    figure.suptitle(f"{task.name}, {setting.name}", fontsize=12)
+    figure.suptitle(f"{name or task.name}: {setting.name}", fontsize=12)
     figure.savefig(path, dpi=100)
 
 
 def _draw(row: Shown, line: Any) -> None:
-    notes = ("", "", "", f"relative error {row.error:.3f}", f"{row.action}, {row.share:.0%} anew")
+    truth = "" if row.labelled else "none for this frame"
+    done = f"{row.action}, {row.share:.0%} of the patches"
+    notes = ("", truth, "", f"relative error {row.error:.3f}", done)
     for axes, picture, note in zip(line, row.pictures, notes, strict=True):
         axes.imshow(picture.permute(1, 2, 0).clamp(0, 1).numpy(), aspect="auto")
         axes.set_xticks([])
