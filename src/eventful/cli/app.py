@@ -10,7 +10,7 @@ from rich.console import Console
 
 from eventful.attention import FORMS
 from eventful.bench import SUITES
-from eventful.cli import benching, inspection, research, running
+from eventful.cli import benching, calibrating, inspection, research, running
 from eventful.cli.choices import (
     GATINGS,
     PLANS,
@@ -207,4 +207,5 @@ def bench(
         raise typer.Exit(1)
 
 
+calibrating.add_to(app)
 research.add_to(app)
