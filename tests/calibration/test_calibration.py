@@ -156,7 +156,7 @@ def test_targets_and_kinds_that_are_none(model, clip, options, message):
 
 
 def test_a_model_that_is_not_converted(clip):
-    with pytest.raises(ValueError, match="holds no eventful block; call eventful.convert"):
+    with pytest.raises(ValueError, match=r"holds no eventful block; call eventful\.convert"):
         calibrate(eventful.restore(small_vit()), clip, target_share=0.5)
 
 

@@ -1,0 +1,102 @@
+"""`eventful calibrate`: the file, what it says, and what it refuses before the long work."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eventful.cli import calibrating
+
+
+@pytest.fixture
+def calibrated(invoke, small, clip_file, tmp_path):
+    """Runs the command on three frames; the result of the call and the file."""
+    path = tmp_path / "street.json"
+
+    def calibrated(*options, video=clip_file, out=path):
+        return invoke("calibrate", video, *small, "--frames", 3, "--out", out, *options), out
+
+    return calibrated
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """Fails if the long work begins."""
+
+    def begin(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(calibrating, "Trials", begin)
+
+
+def test_a_file_that_run_takes(calibrated, invoke, small, clip_file, tmp_path):
+    result, path = calibrated("--share", 0.5, "--kind", "top", "--json")
+    assert result.exit_code == 0, result.stderr
+    told, held = json.loads(result.stdout), json.loads(path.read_text())
+    assert told == held | {"file": str(path)}
+    assert held["about"]["model"] == "timm:test_vit"
+    assert held["about"]["size"] == [64, 64]
+    assert held["about"]["gating"] == "paper"
+    assert held["measured"]["share"] <= 0.5
+    assert held["frames"] == 3
+    options = ("--frames", 3, "--check-every", 1, "--out", tmp_path / "out", "--json")
+    result = invoke("run", clip_file, *small, *options, "--policy", path)
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    behind_the_first = summary["relative_error"]["mean"] * 3 / 2
+    assert behind_the_first == pytest.approx(held["measured"]["error"], rel=1e-3)
+
+
+def test_a_target_out_of_reach_is_said(calibrated):
+    result, path = calibrated("--share", 0.01, "--gating", "input")
+    assert result.exit_code == 1
+    assert "0.01 of the dense operations was not reached" in " ".join(result.stderr.split())
+    assert "not reached" in result.stdout
+    assert json.loads(path.read_text())["reached"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give one of --error, such as 0.1, and --share"),
+        (("--share", 0.5, "--error", 0.1), "give one of --error, such as 0.1, and --share"),
+        (("--share", 1.5), "the target share must lie between 0 and 1, got 1.5"),
+        (("--error", 0), "the target error must lie between 0 and 1, got 0.0"),
+        (("--share", 0.5, "--kind", "topp"), "--kind is one of threshold, top, got 'topp'; do you"),
+        (("--share", 0.5, "--size", 65), "--size 65 is no multiple of the patch of 16"),
+        (("--share", 0.5, "--gating", "all"), "--gating is one of paper, hold, input"),
+    ],
+)
+def test_options_are_refused_before_the_work(calibrated, idle, options, message):
+    result, path = calibrated(*options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("street.txt", "is written to a .json file"), ("none/street.json", "cannot be written")],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    calibrated, idle, tmp_path, name, message
+):
+    result, _ = calibrated("--share", 0.5, out=tmp_path / name)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_clips_that_say_nothing_are_refused(calibrated, tmp_path):
+    folder = tmp_path / "stills"
+    folder.mkdir()
+    for i in range(3):
+        pixels = np.arange(32 * 48 * 3, dtype=np.uint8).reshape(32, 48, 3)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    result, path = calibrated("--share", 0.5, video=folder)
+    assert result.exit_code == 2
+    assert "nothing changes in this clip" in result.stderr
+    result, path = calibrated("--share", 0.5, "--frames", 1)
+    assert result.exit_code == 2
+    assert "at least two frames, got 1" in result.stderr
+    assert not path.exists()
