@@ -88,14 +88,14 @@ class ErrorControl:
     Two ratios are learnt. The *gain* is error over signal, at checks: sum of errors over sum of
     signals of the last eight checks or of the last three, whichever is larger, so that it rises
     faster than it falls. The *response* is signal over what was left undone, on every frame, a
-    running mean of its logarithm. The next frame may then leave undone
+    running mean of its logarithm with steps of bounded size. The next frame may then leave undone
 
         allowed = aim target clip(1 - repay debt) / (gain response)
         debt = sum of (gain signal / (aim target) - 1) over frames
 
     so that the mean, and not the worst frame, comes to the target. What was owed since the last
-    check is set right by the gain of the next. The debt is bounded, both ways: a quiet hour buys a
-    frame only. The aim lies below the target, since errors scatter upwards from any estimate.
+    check is set right by the gain of the next. The debt is bounded, both ways: a quiet hour buys
+    one frame only. The aim lies below the target, since errors scatter upwards from any estimate.
 
     Args:
         target: The error to hold.
@@ -103,12 +103,12 @@ class ErrorControl:
 
     Example:
         >>> control = ErrorControl(0.1, every=10)
-        >>> control.learn(error=0.2, signal=0.4, left=0.8)  # twice the target: a check found it
+        >>> control.learn(error=0.2, signal=0.4, left=0.8, most=2.0)  # twice the target
         >>> round(control.allowed / 0.8, 3)
         0.475
     """
 
-    AIM, REPAY, DEBT, CREDIT, CLIP = 0.95, 0.2, 4.0, 1.0, (0.5, 1.5)
+    AIM, REPAY, DEBT, CREDIT, CLIP = 0.95, 0.2, 20.0, 1.0, (0.5, 1.5)
     RECENT, LATEST, FOLLOW = 8, 3, 0.5
     FIRST, BEHIND_CUT = (1, 2, 4), (2, 4)
 
@@ -151,42 +151,57 @@ class ErrorControl:
         wanted = self.AIM * self.target * min(most, max(least, 1 - self.REPAY * self.debt))
         return wanted / (gain * self._response)
 
-    def due(self, signal: float) -> bool:
+    def due(self, signal: float, left: float) -> bool:
         """Whether the frame that was just computed is to be checked; to ask once a frame.
 
-        The first frame with a signal always is: nothing is known of it.
+        The first frame that leaves something undone always is: nothing is known of it. A frame that
+        holds nothing back would tell nothing, so that checks wait for one that does, though not for
+        ever.
         """
         self._since += 1
-        if self._response is None and signal > 0:
+        if self._response is None and min(signal, left) > 0:
             return True
-        return self._since >= min(self.every, *(self._early[:1] or [self.every]))
+        interval = min(self.every, *(self._early[:1] or [self.every]))
+        return self._since >= (interval if signal > 0 else 2 * self.every)
 
-    def learn(self, error: float, signal: float, left: float) -> None:
-        """Enter a check: the error, the frame's signal, and what its first gate left undone."""
+    def learn(self, error: float, signal: float, left: float, most: float) -> None:
+        """Enter a check.
+
+        Args:
+            error: What was found.
+            signal: The frame's.
+            left: What its first gate left undone.
+            most: What it would have left undone with the least budget.
+        """
         self._since, self.checks, self._early = 0, self.checks + 1, self._early[1:]
         self.errors.append(error)
         before = self.gain
         if math.isfinite(error + signal) and min(error, signal) > 0:
             self._pairs.append((error, signal))
-        self._follow(signal, left)
+        self._follow(signal, left, most)
         if before is not None and self.gain is not None:
             self._owe((self.gain - before) * self._unchecked / (self.AIM * self.target))
         self._unchecked = 0.0
 
-    def observe(self, signal: float, left: float) -> None:
+    def observe(self, signal: float, left: float, most: float) -> None:
         """Enter a frame that was neither checked nor flushed."""
-        self._follow(signal, left)
+        self._follow(signal, left, most)
         if self.gain is not None:
             estimate = self.gain * signal
             self.estimates.append(estimate)
             self._unchecked += signal
             self._owe(estimate / (self.AIM * self.target) - 1)
 
-    def _follow(self, signal: float, left: float) -> None:
+    def _follow(self, signal: float, left: float, most: float) -> None:
+        """Learn from a frame; where all was let through and nothing is owed, try leaving more."""
+        step = 0.0
         if math.isfinite(signal + left) and min(signal, left) > 0:
-            now = signal / left
-            old = self._response or now
-            self._response = old * (now / old) ** self.FOLLOW
+            self._response = self._response or signal / left
+            step = min(1.0, max(-1.0, math.log(signal / left / self._response)))
+        elif most > left == 0 >= self.debt:
+            step = -1.0
+        if self._response is not None:
+            self._response *= math.exp(self.FOLLOW * step)
 
     def _owe(self, amount: float) -> None:
         self.debt = min(self.DEBT, max(-self.CREDIT, self.debt + amount))

@@ -58,7 +58,8 @@ class Steering:
             )
         self.operations = 0
         self._count = self._tokens = 0
-        self._left = self._signal = 0.0
+        self._signal = 0.0
+        self._left = 0.0, 0.0
         self._budget = Budget(bindings.policies(blocks))
 
     def start_from(self, policies: Mapping[str, Policy]) -> None:
@@ -101,7 +102,7 @@ class Steering:
         self._tokens = min(next(iter(choices.values())), c.shape[1])
         left, errors = budget.left_undone(reference[rows], c[rows])
         self._count = self._within(self._wanted(left, errors))
-        self._left = left[:, self._count - 1].max().item()
+        self._left = left[:, self._count - 1].max().item(), left[:, 0].max().item()
         at = min(self._count, errors.shape[1] - 1)
         level = 0.0 if self._count >= self._tokens else errors[:, at].min().item()
         bindings.set_policies(self._blocks, self._budget.at(self._count, level, choices))
@@ -133,9 +134,9 @@ class Steering:
         if not kept:
             return False
         self._signal = max(kept)
-        due = self.error.due(self._signal)
+        due = self.error.due(self._signal, self._left[0])
         if not due:
-            self.error.observe(self._signal, self._left)
+            self.error.observe(self._signal, *self._left)
         return due
 
     def learn(self, output: Any, exact: Any, batch: int, flushed: Mapping[int, str]) -> None:
@@ -143,7 +144,7 @@ class Steering:
         assert self.error is not None
         errors = budget.relative_errors(output, exact, batch)
         error = max(error for row, error in enumerate(errors) if row not in flushed)
-        self.error.learn(error, self._signal, self._left)
+        self.error.learn(error, self._signal, *self._left)
 
     def clock(self, seconds: float) -> None:
         """Enter the time of a frame that was no flush."""
@@ -178,6 +179,7 @@ class Steering:
         parts = {"error": self.error, "latency": self.latency}
         return {
             "operations": self.operations,
+            "last": [self._count, self._tokens],
             "start": snapshots.policy_texts(self._budget.policies),
             **{name: None if part is None else part.state() for name, part in parts.items()},
         }
@@ -187,6 +189,7 @@ class Steering:
         if state is None:
             return
         self.operations = state["operations"]
+        self._count, self._tokens = state["last"]
         self._budget = Budget(snapshots.parse_policies(state["start"]))
         for name, part in (("error", self.error), ("latency", self.latency)):
             if part is not None and state[name] is not None:

@@ -22,10 +22,10 @@ def hold_error(plant, target=0.1, frames=400, every=10, gain=0.5):
         signal = plant(frame, left)
         factor = gain(frame) if callable(gain) else gain
         error = factor * signal
-        if control.due(signal):
-            control.learn(error, signal, left)
+        if control.due(signal, left):
+            control.learn(error, signal, left, most=1.0)
         else:
-            control.observe(signal, left)
+            control.observe(signal, left, most=1.0)
             errors.append(error)
     return control, errors
 
@@ -90,52 +90,71 @@ class TestError:
         for frame in range(1, 60):
             if frame == 40:
                 control.cut()
-            if control.due(0.2):
-                control.learn(0.1, 0.2, 0.4)
+            if control.due(0.2, 0.4):
+                control.learn(0.1, 0.2, 0.4, 1.0)
                 checked.append(frame)
         assert checked == [1, 3, 7, 17, 27, 37, 41, 45, 55]
+
+    def test_checks_wait_for_a_frame_that_holds_something_back(self):
+        control = ErrorControl(0.1, every=10)
+        signals = [0.2] * 20 + [0.0] * 11 + [0.2] * 10 + [0.0] * 40
+        checked = []
+        for frame, signal in enumerate(signals, 1):
+            if control.due(signal, signal):
+                control.learn(signal / 2, signal, signal, 1.0)
+                checked.append(frame)
+        assert checked == [1, 3, 7, 17, 32, 52, 72]
+
+    def test_all_let_through_on_one_frame_does_not_last(self):
+        """A response found on a frame that hardly changed would otherwise stay for ever."""
+        control = ErrorControl(0.1, every=10)
+        control.learn(0.1, 0.2, 1e-4, 1.0)
+        allowed = control.allowed
+        for _ in range(20):
+            control.observe(0.0, 0.0, 1.0)
+        assert control.allowed > 50 * allowed
 
     def test_a_credit_does_not_last(self):
         """Quiet for a hundred frames, then busy: no more than a few frames are paid for."""
         control = ErrorControl(0.1, every=10)
-        control.learn(0.1, 0.2, 0.4)
+        control.learn(0.1, 0.2, 0.4, 1.0)
         for _ in range(100):
-            control.observe(0.0, 0.0)
+            control.observe(0.0, 0.0, 1.0)
         assert control.debt == -ErrorControl.CREDIT
 
     def test_a_check_sets_right_what_was_owed_since_the_last(self):
         control = ErrorControl(0.1, every=10)
-        control.learn(0.095, 0.19, 0.4)
-        control.observe(0.19, 0.4)  # at the aim, as far as it is known
+        control.learn(0.095, 0.19, 0.4, 1.0)
+        control.observe(0.19, 0.4, 1.0)  # at the aim, as far as it is known
         assert control.debt == pytest.approx(0)
-        control.learn(0.285, 0.19, 0.4)  # but the gain is twice as large
+        control.learn(0.285, 0.19, 0.4, 1.0)  # but the gain is twice as large
         assert control.gain == pytest.approx(1.0)
         assert control.debt == pytest.approx(1.0)
 
     def test_the_gain_rises_faster_than_it_falls(self):
         control = ErrorControl(0.1, every=10)
         for _ in range(8):
-            control.learn(0.1, 0.2, 0.4)
+            control.learn(0.1, 0.2, 0.4, 1.0)
         for _ in range(3):
-            control.learn(0.3, 0.2, 0.4)
+            control.learn(0.3, 0.2, 0.4, 1.0)
         assert control.gain == pytest.approx(1.5)
         for _ in range(3):
-            control.learn(0.1, 0.2, 0.4)
+            control.learn(0.1, 0.2, 0.4, 1.0)
         assert control.gain == pytest.approx((0.9 + 0.5) / 1.6)
 
     def test_behind_a_cut_few_of_the_old_checks_count(self):
         control = ErrorControl(0.1, every=10)
         for error in (0.9, 0.9, 0.1, 0.1, 0.1):
-            control.learn(error, 0.2, 0.4)
+            control.learn(error, 0.2, 0.4, 1.0)
         control.cut()
         assert control.gain == pytest.approx(0.5)
 
     def test_checks_that_tell_nothing_change_nothing(self):
         control = ErrorControl(0.1, every=10)
         for error, signal in ((0.0, 0.0), (0.0, 0.3), (math.nan, 0.1)):
-            control.learn(error, signal, 0.3)
+            control.learn(error, signal, 0.3, 1.0)
         assert control.gain is None
-        control.observe(0.3, 0.3)
+        control.observe(0.3, 0.3, 1.0)
         assert control.allowed is None
 
     def test_a_state_goes_on_the_same(self):
@@ -144,7 +163,7 @@ class TestError:
         twin.load(control.state())
         assert twin.state() == control.state()
         for each in (control, twin):
-            each.observe(0.25, 0.3)
+            each.observe(0.25, 0.3, 1.0)
         assert twin.allowed == control.allowed
 
 

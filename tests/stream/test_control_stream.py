@@ -41,11 +41,18 @@ def test_without_targets_nothing_is_reported_or_moved():
 
 @pytest.mark.parametrize("policy", [TOP, eventful.TopFraction(0.3), eventful.Threshold(3.0)])
 def test_checks_return_the_dense_output_and_are_flushes(policy):
-    stream = steered(policy, max_error=0.05, check_every=4)
+    stream = steered(policy, max_error=0.5, check_every=4)
     for number, frame in enumerate(clip(16)):
         y = stream(frame)
         if number in reasons(stream):
             assert relative(y, dense(stream, frame)) < 2e-5
+    assert stream.stats.error.checks >= 3
+
+
+def test_checks_are_listed_and_counted_and_come_sooner_at_first():
+    stream = steered(max_error=0.5, check_every=4)
+    for frame in clip(16):
+        stream(frame)
     assert [n for n, r in reasons(stream).items() if r == "error check"] == [1, 3, 7, 11, 15]
     held = stream.stats.error
     assert (held.checks, held.share) == (5, 5 / 16)
@@ -94,6 +101,47 @@ def test_a_still_video_comes_to_the_least_budget():
     assert stream.stats.target_met
 
 
+def still_busy_cut():
+    """Sixty frames of one picture, ninety on which it wanders, and seventy of another."""
+    draw = torch.Generator().manual_seed(0)
+    first, second = torch.rand(2, 1, 3, 12, 20, generator=draw)
+    yield from [first] * 60
+    for scene, frames, pace in ((first, 90, 0.08), (second, 70, 0.12)):
+        x = scene
+        for _ in range(frames):
+            x = 0.97 * (x + pace * torch.randn(x.shape, generator=draw)) + 0.03 * scene
+            yield x
+
+
+def test_a_cut_and_a_change_from_still_to_busy_are_held():
+    target = 0.3
+    stream = steered(max_error=target, scene_cuts=eventful.SceneCuts())
+    errors = []
+    for number, frame in enumerate(still_busy_cut()):
+        y = stream(frame)
+        if number not in reasons(stream):
+            errors.append(relative(y, dense(stream, frame)))
+    means = [sum(errors[i : i + 50]) / 50 for i in range(len(errors) - 49)]
+    assert max(means) < 1.1 * target
+    assert min(means[-80:]) > 0.75 * target
+    listed = reasons(stream)
+    assert listed[150] == "scene cut"
+    assert listed[60] == "error check"  # the first frame that moves
+    assert {152, 156} <= {n for n, reason in listed.items() if reason == "error check"}
+
+
+def test_a_target_that_is_out_of_reach_runs_nearly_everything_and_is_said():
+    stream = steered(max_error=1e-4)
+    used = []
+    for number, frame in enumerate(clip(60)):
+        stream(frame)
+        if number not in reasons(stream):
+            used.append(stream._steering._count)
+    assert sum(used[10:]) / len(used[10:]) > 14.5
+    assert not stream.stats.error.met
+    assert "missed" in str(stream.stats)
+
+
 def test_policies_of_one_kind_keep_pace():
     stream = steered({"*.qkv": eventful.TopR(2), "*.proj": eventful.TopR(4), "*.mlp": TOP})
     moved = budget.Budget(stream.policy).at(4, 0.0, dict.fromkeys(stream.gates, 15))
@@ -139,6 +187,46 @@ def test_a_time_is_held_by_the_number_of_tokens(seconds):
     assert held.mean == pytest.approx(3.0, rel=0.3)
     assert stream.policy.r < 12
     assert stream.stats.error is None
+
+
+def test_of_both_targets_the_smaller_budget_wins(seconds):
+    def counts(**targets):
+        seconds.clear()
+        stream = steered(eventful.TopR(12), **targets)
+        seconds.append(stream)
+        used = []
+        for number, frame in enumerate(clip(40)):
+            stream(frame)
+            if number not in reasons(stream):
+                used.append(stream._steering._count)
+        return sum(used) / len(used), stream
+
+    exact, _ = counts(max_error=0.1)
+    fast, _ = counts(latency_ms=2.0)
+    assert fast < exact
+    short, stream = counts(max_error=0.1, latency_ms=2.0)
+    assert short == pytest.approx(fast, rel=0.2)
+    assert stream.stats.latency.met
+    assert not stream.stats.error.met
+    assert stream.stats.target_met is False
+    roomy, stream = counts(max_error=0.1, latency_ms=1000.0)
+    assert roomy == pytest.approx(exact, rel=0.02)
+    assert stream.stats.latency.met
+
+
+def test_a_snapshot_carries_times_too(seconds):
+    def fresh():
+        return steered(eventful.TopR(12), latency_ms=3.0)
+
+    stream, video = fresh(), clip(16)
+    seconds.append(stream)
+    for frame in video:
+        stream(frame)
+    twin = fresh()
+    twin.load_snapshot(stream.snapshot())
+    assert twin.stats.latency == stream.stats.latency
+    assert twin._steering.state() == stream._steering.state()
+    assert twin.policy == stream.policy
 
 
 def test_a_time_out_of_reach_is_said(seconds):
