@@ -39,7 +39,7 @@ def test_a_file_that_run_takes(calibrated, invoke, small, clip_file, tmp_path):
     assert held["about"]["size"] == [64, 64]
     assert held["about"]["gating"] == "paper"
     assert held["measured"]["share"] <= 0.5
-    assert held["frames"] == 3
+    assert held["about"]["frames"] == 3
     options = ("--frames", 3, "--check-every", 1, "--out", tmp_path / "out", "--json")
     result = invoke("run", clip_file, *small, *options, "--policy", path)
     assert result.exit_code == 0, result.stderr

@@ -38,7 +38,7 @@ class Allocation:
     Attributes:
         seen: (frames, tokens) errors at each gate, under an equal share.
         share: That share.
-        slope: Error of the output saved by an operation at each gate, over that of the median gate.
+        slope: Error of the output saved by an operation at each gate, over the mean of all.
     """
 
     seen: Mapping[str, Tensor]

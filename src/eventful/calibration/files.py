@@ -47,7 +47,6 @@ def content(result: Calibration, about: Mapping[str, Any]) -> dict[str, Any]:
         "kind": result.kind,
         "target": {name: value for name, value in asdict(result.target).items() if value},
         "reached": result.reached,
-        "frames": result.frames,
         "predicted": asdict(result.predicted),
         "measured": asdict(result.measured),
         "equal": asdict(result.equal),

@@ -9,7 +9,7 @@ from typing import get_args
 from torch import Tensor, nn
 
 from eventful.calibration.allocation import Allocation, Kind, equally
-from eventful.calibration.sensitivity import predict, sensitivities, slopes
+from eventful.calibration.sensitivity import Sensitivity, predict, sensitivities, slopes
 from eventful.calibration.target import STEPS, Target
 from eventful.calibration.trials import Figures, Output, Policies, Trial, Trials
 from eventful.policies import PerGate, Policy
@@ -33,7 +33,6 @@ class Calibration:
         predicted: What trials of single gates foretell of them, added up.
         measured: What they give together.
         equal: What the same share of tokens at all gates gives under the same target.
-        frames: Frames of the clip.
     """
 
     policy: PerGate
@@ -43,7 +42,6 @@ class Calibration:
     predicted: Figures
     measured: Figures
     equal: Figures
-    frames: int
 
 
 def calibrate(
@@ -100,7 +98,7 @@ def calibrate(
     _check_kind(kind)
     target = Target(target_error, target_share)
     trials = Trials(model, frames, output or (lambda y: y), normalize, method)
-    return Survey(trials, target, progress).calibrate(kind)
+    return Survey.of(trials, target, progress).calibrate(kind)
 
 
 def _check_kind(kind: str) -> None:
@@ -108,27 +106,37 @@ def _check_kind(kind: str) -> None:
         raise ValueError(f"kind is one of {', '.join(KINDS)}, got {kind!r}")
 
 
+@dataclass(frozen=True)
 class Survey:
     """What a clip says of a model's gates near a target; policies of each kind follow from it.
 
-    Args:
-        trials: Run policies on the clip.
-        target: What is to be reached.
-        progress: As of `calibrate`.
-
     Attributes:
+        run: Runs policies on the clip.
+        target: What is to be reached.
         equal: The equal share of tokens at all gates that comes closest to the target.
         found: What each gate does when it alone is given less.
     """
 
-    def __init__(self, trials: Trials, target: Target, progress: Progress | None = None) -> None:
+    run: Callable[[Policies], Trial]
+    target: Target
+    equal: Trial
+    found: Mapping[str, Sensitivity]
+
+    @classmethod
+    def of(cls, trials: Trials, target: Target, progress: Progress | None = None) -> Survey:
+        """Look for the equal share, and measure all gates there.
+
+        Args:
+            trials: Run policies on the clip.
+            target: What is to be reached.
+            progress: As of `calibrate`.
+        """
         total = len(trials.gates) + STEPS * (1 + max(map(len, WEIGHTS.values())))
-        self._trials, self._target = trials, target
-        self._run = _Runs(trials, total, progress)
-        self.equal = target.best(
-            target.search(lambda price: self._run(equally(trials.gates, 1 / price)), *EQUAL_PRICES)
+        run = _Runs(trials, total, progress)
+        equal = target.best(
+            target.search(lambda price: run(equally(trials.gates, 1 / price)), *EQUAL_PRICES)
         )
-        self.found = sensitivities(self.equal, self._run)
+        return cls(run, target, equal, sensitivities(equal, run))
 
     def calibrate(self, kind: Kind) -> Calibration:
         """Find policies of a kind that reach the target, as `calibrate` says it."""
@@ -136,20 +144,19 @@ class Survey:
         allocation = Allocation.of(self.equal, slopes(self.found))
         tried = [self.equal] if kind == "top" else []
         for weight in WEIGHTS[kind]:
-            tried += self._target.search(
-                lambda price, weight=weight: self._run(allocation.policies(kind, price, weight)),
+            tried += self.target.search(
+                lambda price, weight=weight: self.run(allocation.policies(kind, price, weight)),
                 *PRICES,
             )
-        best = self._target.best(tried)
+        best = self.target.best(tried)
         return Calibration(
             policy=PerGate(tuple(best.policies.items())),
-            target=self._target,
+            target=self.target,
             kind=kind,
-            reached=self._target.met(best),
+            reached=self.target.met(best),
             predicted=predict(self.equal, self.found, best.policies),
             measured=best.figures,
             equal=self.equal.figures,
-            frames=len(self._trials),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from statistics import median
 from typing import NamedTuple
 
 from torch import Tensor
@@ -83,20 +82,24 @@ def sensitivities(start: Trial, trial_of: Callable[[Policies], Trial]) -> dict[s
 
 
 def slopes(found: Mapping[str, Sensitivity]) -> dict[str, float]:
-    """Error of the output that an operation saves at each gate, over that of the median gate.
+    """Error of the output that an operation saves at each gate, over the mean of all gates.
 
-    Bounded, since a short clip says little of the extremes.
+    Where fewer tokens lower the error, as among stale ones they may, a gate adds nothing to the
+    mean. Slopes are bounded, since a short clip says little of the extremes.
+
+    Returns:
+        One for each gate; none at all where no gate saves any error.
 
     Example:
-        >>> slopes({"a": Sensitivity(0.1, 0.1, 1.0, 1.0), "b": Sensitivity(0.1, 0.2, 1.0, 1.0),
+        >>> slopes({"a": Sensitivity(0.4, 0.1, 1.0, 1.0), "b": Sensitivity(0.4, 0.2, 1.0, 1.0),
         ...         "c": Sensitivity(-0.1, 0.1, 1.0, 1.0)})
         {'a': 2.0, 'b': 1.0, 'c': 0.1}
     """
     raw = {name: one.error / one.share for name, one in found.items() if one.share}
-    usual = median(raw.values()) if raw else 0.0
-    if usual <= 0:
+    mean = sum(max(0.0, slope) for slope in raw.values()) / max(1, len(raw))
+    if not mean:
         return {}
-    return {name: min(BOUND, max(1 / BOUND, slope / usual)) for name, slope in raw.items()}
+    return {name: min(BOUND, max(1 / BOUND, slope / mean)) for name, slope in raw.items()}
 
 
 def predict(start: Trial, found: Mapping[str, Sensitivity], policies: Policies) -> Figures:

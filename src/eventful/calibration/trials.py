@@ -89,7 +89,7 @@ class Trials:
                 f"calibration compares tensors, and the model returns a {type(y).__name__}; pass "
                 f"output=..., which picks one"
             )
-        return y.clone()
+        return y
 
     def run(self, policies: Policies) -> Trial:
         """Run the clip.

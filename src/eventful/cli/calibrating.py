@@ -76,15 +76,17 @@ def calibrate(settings: Settings, console: Console) -> dict[str, Any]:
     trials = Trials(subject.backbone, frames, patches, normalize=False, method="forward_features")
     with _progress(console) as progress:
         task = progress.add_task("runs of the clip", total=None)
-        survey = Survey(
+        survey = Survey.of(
             trials,
             target,
             lambda done, total: progress.update(task, completed=done, total=total),
         )
         found = survey.calibrate(kind)
+        progress.update(task, total=progress.tasks[task].completed)  # often fewer than feared
     about = {
         "model": settings.model,
         "video": path.name,
+        "frames": len(frames),
         "size": [reader.height, reader.width],
         **settings.gates.names(),
     }
@@ -115,7 +117,7 @@ def _progress(console: Console) -> Progress:
 def table(result: dict[str, Any]) -> Table:
     """The result for people."""
     about, target = result["about"], Target(**result["target"])
-    view = Table(title=f"{about['model']} on {result['frames']} frames of {about['video']}")
+    view = Table(title=f"{about['model']} on {about['frames']} frames of {about['video']}")
     view.add_column(target.text)
     for name in ("relative error", "operations, of dense"):
         view.add_column(name, justify="right")
