@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,25 @@ class TestCommand:
         content = command.evaluate(replace(settings, times=False), console)
         assert {row["time_ratio"] for row in content["rows"]} == {None}
         assert {row["milliseconds"] for row in content["rows"]} == {None}
+
+    def test_a_sheet_leaves_the_figures_as_they_are(self, settings, console):
+        plain = command.evaluate(replace(settings, times=False), console)
+        one = replace(settings, times=False, fresh=True, sheet="top:3")
+        drawn = command.evaluate(one, console)
+        assert (drawn["dense"], drawn["rows"]) == (plain["dense"], plain["rows"])
+        *files, sheet = drawn["files"]
+        assert files == plain["files"]
+        assert Path(sheet) == settings.out / "davis-saliency-sheet.png"
+        assert Path(sheet).exists()
+
+    def test_a_sheet_is_of_a_policy_that_is_run(self, settings, console):
+        message = "--sheet takes one of the policies, top:3, fraction:0.50; got 'top:4'"
+        with pytest.raises(ValueError, match=message):
+            command.evaluate(replace(settings, sheet="top:4"), console)
+
+    def test_other_tasks_have_no_sheet(self, vid):
+        with pytest.raises(ValueError, match="annotated video, not for vid"):
+            command._drawn("top:3", [], vid())
 
     def test_fresh_forgets_dense_tokens_too(self, settings, console, tmp_path):
         command.evaluate(settings, console)

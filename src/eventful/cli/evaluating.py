@@ -75,7 +75,7 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
     names = ("split", "size", "frames", "strict", "out")
     given = {name: getattr(settings, name) for name in names}
     task = kind.make(model, Choice(_root(settings), **given))
-    drawn = None if settings.sheet is None else _drawn(settings.sheet, chosen, task)
+    drawn = _drawn(settings.sheet, chosen, task)
     limits = {"videos": settings.videos, "fresh": settings.fresh}
     with Bar(console, len(chosen)) as bar, _told(console):
         found = evaluation.evaluate(task, chosen, settings.out, progress=bar, **limits)
@@ -83,9 +83,9 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
     about["weights"] = provenance(settings.weights, settings.tuned)
     content = evaluation.report(task, found, about, settings.times)
     content = evaluation.write_report(content, found, settings.out, settings.times)
-    if drawn is not None:
+    if drawn is not None and isinstance(task, evaluation.TokenTask):
         path = settings.out / f"{task.name}-sheet.png"
-        evaluation.sheet(task, drawn, path)  # type: ignore[arg-type]
+        evaluation.sheet(task, drawn, path)
         content["files"].append(str(path))
     return content
 
@@ -98,18 +98,21 @@ def _chosen(settings: Settings, kind: TaskKind) -> list[Setting]:
     return combined(variants, settings.policies)
 
 
-def _drawn(text: str, chosen: Sequence[Setting], task: Any) -> Setting:
-    """The setting that a contact sheet is of.
+def _drawn(text: str | None, chosen: Sequence[Setting], task: Any) -> Setting | None:
+    """The setting that a contact sheet is of, if one is asked for.
 
     Raises:
         ValueError: None of the policies is written so, or the task has no pictures.
     """
+    if text is None:
+        return None
     if not isinstance(task, evaluation.TokenTask):
         raise ValueError(f"--sheet is for tasks on annotated video, not for {task.name}")
-    texts = [one.text for one in chosen if one.text is not None]
-    if text not in texts:
-        raise ValueError(f"--sheet takes one of the policies, {', '.join(texts)}; got {text!r}")
-    return next(one for one in chosen if one.text == text)
+    known = {one.text: one for one in reversed(chosen) if one.text is not None}
+    if text not in known:
+        texts = ", ".join(reversed(known))
+        raise ValueError(f"--sheet takes one of the policies, {texts}; got {text!r}")
+    return known[text]
 
 
 def _root(settings: Settings) -> Path:

@@ -150,6 +150,7 @@ class CrowdTask(TokenTask[CrowdVideo]):
 
     name = "vtest"
     measures = ("auc", "f1", "auc_dense", "f1_dense")
+    truth_is = "a detector's boxes"
 
     def judge(self, video: CrowdVideo, shape: Size) -> _Probing:
         """Trains the probe, once, and asks it."""

@@ -68,6 +68,7 @@ class Joint(TokenTask[Any]):
         self.size, self.dense = first.size, first.dense
         self.model, self.tokens = first.model, first.tokens
         self._tasks, self._drawn = tuple(tasks), tasks[drawn]
+        self.truth_is = self._drawn.truth_is
 
     def identity(self) -> dict[str, Any]:
         """That of all tasks."""

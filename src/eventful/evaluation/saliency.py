@@ -77,8 +77,10 @@ class _Maps:
         return {**self.counts.arrays(), "scored": np.array(self.frames)}
 
     def picture(self, tokens: Tensor, sample: Sample[Any]) -> Tensor:
-        """The map over the frame."""
-        return tinted(sample.image, self._map(tokens, sample.image.shape[1:]))
+        """The map over the frame, from its least value to its greatest."""
+        values = self._map(tokens, sample.image.shape[1:])
+        least, greatest = values.aminmax()
+        return tinted(sample.image, (values - least) / (greatest - least).clamp(min=1e-6))
 
     def _map(self, tokens: Tensor, shape: Any) -> Tensor:
         """Saliency at a size (H, W)."""

@@ -18,7 +18,6 @@ from eventful.evaluation.tokens import TokenTask
 
 FRAMES, VIDEOS = 5, 3
 _SPAN = 100  # frames behind the first quarter that pictures are taken from at most
-_COLUMNS = ("frame", "ground truth", "dense")
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +159,7 @@ def sheet(task: TokenTask[Any], setting: Setting, path: Path, name: str | None =
     from matplotlib.figure import Figure  # noqa: PLC0415 - optional library
 
     rows = shown(task, setting)
-    columns = [*_COLUMNS, setting.name, "computed anew"]
+    columns = ["frame", task.truth_is, "dense", setting.name, "computed anew"]
     height, width = rows[0].pictures[0].shape[1:]
     size = (2.6 * len(columns), (2.6 * height / width + 0.3) * len(rows) + 0.6)
     figure = Figure(figsize=size, layout="constrained")

@@ -101,6 +101,7 @@ class TokenTask(Task[V]):
 
     per = "frame"
     paper = None
+    truth_is = "ground truth"
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class TokenTask(Task[V]):
         return target
 
     def truth(self, sample: Sample[Any]) -> Tensor:
-        """Draw what is known of a frame with a target, (3, H, W)."""
+        """Draw what is known of a frame with a target, (3, H, W); `truth_is` names it."""
         objects = self.objects(sample.target)
         return sample.image if objects is None else tinted(sample.image, objects, GREEN)
 

@@ -133,7 +133,8 @@ class CDnetVehicles(TokenTask[Video[Motion]]):
     def footage(self, video: Video[Motion]) -> Iterator[Sample[Motion]]:
         """The part to evaluate on."""
         part = self._part[video.id]
-        return islice((sample for sample in video if sample.number in part), self.frames)
+        frames = video.since(part.start)
+        return islice((sample for sample in frames if sample.number in part), self.frames)
 
     def objects(self, target: Motion) -> Tensor:
         """What moves."""
