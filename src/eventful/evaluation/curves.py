@@ -91,7 +91,7 @@ def curves(
         columns = min(_COLUMNS, len(names))
         height = math.ceil(len(names) / columns)
         figure = Figure(figsize=(4.2 * columns, 3.1 * height + 1.1), layout="constrained")
-        panels = figure.subplots(height, columns, squeeze=False).flatten()
+        panels = list(figure.subplots(height, columns, squeeze=False).flatten())
         shown = pooled(rows)
         for axes, name in zip(panels, names, strict=False):
             _panel(axes, name, dense, shown)
