@@ -98,7 +98,7 @@ def tested(model: Any, frames: list[Tensor], found: dict[str, eventful.Policy]) 
     """Run calibrated policies on a clip, and equal ones at the same cost."""
     trials = Trials(model, frames, **OPTIONS)
     families: dict[str, tuple[Callable[[float], dict[str, Policy]], float, float]] = {
-        "top": (lambda price: equally(trials.gates, 1 / price), 2.0, 16.0),
+        "top": (lambda price: equally(trials.gates, 1 / price), 1.0, 32.0),
         "threshold": (lambda h: dict.fromkeys(trials.gates, Threshold(h)), 1.0, 64.0),
     }
     ours = {
