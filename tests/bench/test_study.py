@@ -1,4 +1,4 @@
-"""What the scripts of the study and of refreshing make of their results."""
+"""What the scripts of the study, of refreshing and of importance make of their results."""
 
 import json
 import sys
@@ -90,3 +90,34 @@ def test_tables_of_refreshing_are_those_of_the_result():
     found, page = json.loads(refresh.RESULT.read_text()), refresh.PAGE.read_text()
     made = filling.filled(page, "refresh", refresh.tables(found))
     assert made == page, "run benchmarks/refresh.py --draw"
+
+
+def test_tables_of_importance_are_those_of_the_result():
+    importance = script("importance")
+    found, page = json.loads(importance.RESULT.read_text()), importance.PAGE.read_text()
+    made = filling.filled(page, "importance", importance.tables(found))
+    assert made == page, "run benchmarks/importance.py --draw"
+
+
+def test_gains_are_over_the_better_plain_measure():
+    importance = script("importance")
+    plain = {"error": 0.4, "relative": 0.2}
+    runs = {}
+    for gating in importance.GATINGS:
+        for i, clip in enumerate(importance.CLIPS):
+            errors = dict.fromkeys(importance.KINDS, 0.195) | plain
+            errors["error x received"] = 0.18 if i < 3 else 0.3
+            runs[f"{gating}, {clip}"] = {"tokens, N/4": errors}
+    _, line = importance.tables({"runs": runs})["paper"]
+    assert line[1:5] == ["0.400", "0.200", f"{(3 * 0.18 + 4 * 0.3) / 7:.3f} (3)", "0.195 (0)"]
+
+
+def test_rollout_passes_parts_on_and_loses_none():
+    importance = script("importance")
+    model = importance.saliency_vit((28, 42)).backbone
+    with torch.inference_mode():
+        parts = importance.rollout(model, torch.rand(1, 3, 28, 42))
+    assert len(parts) == len(model.blocks) + 1
+    assert parts[-1].tolist() == [pytest.approx([0] + [1 / 6] * 6)]
+    torch.testing.assert_close(torch.cat(parts).sum(dim=1), torch.ones(len(parts)))
+    assert (parts[0] > 0).all()
