@@ -102,7 +102,7 @@ class Auto(Plan):
 
     share: float
     worst: float = 1.0
-    refresh: float = 0.8
+    refresh: float = 0.7
 
     def __post_init__(self) -> None:
         _check_share("auto", self.share)
