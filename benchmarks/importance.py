@@ -71,15 +71,10 @@ def passed_back(block: Any, c: Tensor, w: Tensor) -> Tensor:
 
 
 def rollout(model: Any, frame: Tensor) -> list[Tensor]:
-    """The part (1, tokens) of every token in the final patch tokens, in front of each block.
-
-    There is one more behind the last block.
-    """
+    """Every token's part (1, tokens) in the final patch tokens, before each block and at the end."""
     seen: list[Tensor] = []
-    hooks = [
-        block.norm1.register_forward_hook(lambda _module, _inputs, c: seen.append(c))
-        for block in model.blocks
-    ]
+    norms = [block.norm1 for block in model.blocks]
+    hooks = [norm.register_forward_hook(lambda _m, _x, c: seen.append(c)) for norm in norms]
     tokens = model.forward_features(frame)
     for hook in hooks:
         hook.remove()
