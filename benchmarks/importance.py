@@ -71,7 +71,7 @@ def passed_back(block: Any, c: Tensor, w: Tensor) -> Tensor:
 
 
 def rollout(model: Any, frame: Tensor) -> list[Tensor]:
-    """Every token's part (1, tokens) in the final patch tokens, before each block and at the end."""
+    """Parts (1, tokens) of all tokens in the final ones, before each block and behind the last."""
     seen: list[Tensor] = []
     norms = [block.norm1 for block in model.blocks]
     hooks = [norm.register_forward_hook(lambda _m, _x, c: seen.append(c)) for norm in norms]
