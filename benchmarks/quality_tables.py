@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import filling
+from filling import Lines
 from quality_summary import (
     DETAILED,
     ERRORS,
@@ -19,7 +20,6 @@ from quality_summary import (
 
 from eventful.evaluation.curves import FAMILIES
 
-Lines = list[list[str]]
 _NAMES = {
     "auc": "AUC",
     "f_beta": "F-beta",
@@ -152,22 +152,6 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], Lines]] = {
 }
 
 
-def markdown(lines: Lines) -> str:
-    """A table; the first line is its head.
-
-    Example:
-        >>> markdown([["a", "b"], ["1", "2"]]).splitlines()
-        ['| a | b |', '|---|---|', '| 1 | 2 |']
-    """
-    head, *body = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
-
-
 def filled(text: str, found: Mapping[str, Any]) -> str:
     """A text with what stands between `<!-- quality: NAME -->` and `<!-- end -->` made anew."""
-
-    def table(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{markdown(TABLES[match[2]](found))}\n<!-- end -->"
-
-    pattern = r"(<!-- quality: ([a-z-]+) -->)\n.*?<!-- end -->"
-    return re.sub(pattern, table, text, flags=re.DOTALL)
+    return filling.filled(text, "quality", {name: table(found) for name, table in TABLES.items()})

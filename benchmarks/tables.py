@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from filling import Lines, filled
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bench"
 FILES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
@@ -46,7 +48,7 @@ def error(row: dict[str, Any] | None) -> str:
     return "-" if row is None or row["attention_error"] is None else f"{row['attention_error']:.0e}"
 
 
-def attention() -> list[list[str]]:
+def attention() -> Lines:
     """Attention alone."""
     lines = [
         [
@@ -80,7 +82,7 @@ def attention() -> list[list[str]]:
     return lines
 
 
-def backbone() -> list[list[str]]:
+def backbone() -> Lines:
     """Whole backbones."""
     lines = [
         [
@@ -113,7 +115,7 @@ def backbone() -> list[list[str]]:
     return lines
 
 
-def others(suite: str) -> list[list[str]]:
+def others(suite: str) -> Lines:
     """Blocks, first frames, or several streams: every contender against the fastest dense one."""
     lines = [["case", "contender", "time, dense / this", "attention error"]]
     for name, case in cases(suite).items():
@@ -124,7 +126,7 @@ def others(suite: str) -> list[list[str]]:
     return lines
 
 
-def memory() -> list[list[str]]:
+def memory() -> Lines:
     """Peak memory of a process, and state."""
     lines = [["case", "contender", "peak", "state", "state values a block, in N D"]]
     for name, case in cases("memory").items():
@@ -147,7 +149,7 @@ def memory() -> list[list[str]]:
 EIGHTH = ("518-r171", "224-r24", "384-r72", "1024-r512", "512-r128", "672-r220")
 
 
-def eighth() -> list[list[str]]:
+def eighth() -> Lines:
     """Backbones with an eighth of their tokens updated."""
     head, *lines = backbone()
     return [head, *(line for line in lines if line[0].partition("-")[2] in EIGHTH)]
@@ -164,27 +166,12 @@ TABLES = {
 }
 
 
-def markdown(lines: list[list[str]]) -> str:
-    """A table; the first line is its head."""
-    head, *body = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
-
-
-def filled(text: str) -> str:
-    """A file with its tables made anew."""
-
-    def table(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{markdown(TABLES[match[2]]())}\n<!-- end -->"
-
-    pattern = r"(<!-- table: ([a-z-]+) -->)\n.*?<!-- end -->"
-    return re.sub(pattern, table, text, flags=re.DOTALL)
-
-
 def main() -> None:
     """Fill the tables in, or check them."""
+    tables = {name: table() for name, table in TABLES.items()}
     for path in FILES:
         text = path.read_text()
-        new = filled(text)
+        new = filled(text, "table", tables)
         if "--check" in sys.argv:
             if new != text:
                 sys.exit(f"{path.name} differs from the results; run benchmarks/tables.py")

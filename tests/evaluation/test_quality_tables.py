@@ -12,8 +12,9 @@ if not BENCHMARKS.is_dir():
 sys.path.insert(0, str(BENCHMARKS))
 try:
     import quality
+    from filling import markdown
     from quality_summary import asked, at_fewer, least, loss, summary, within
-    from quality_tables import TABLES, filled, markdown
+    from quality_tables import TABLES, filled
 finally:
     sys.path.remove(str(BENCHMARKS))
 
