@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filling import Lines, markdown
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -245,25 +246,20 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
-def table() -> str:
-    """The figures as Markdown: a table for each part."""
+def tables() -> list[Lines]:
+    """The figures: a table of the errors held, and one of the times."""
     result = json.loads(RESULT.read_text())
-    lines = [
-        "| clip | gating | target | a check every | mean | largest window | smallest free window "
-        "| windows above 110 % | checked frames | operations of dense |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    errors = ["mean", "largest window", "smallest free window", "windows above 110 %"]
+    costs = ["checked frames", "operations of dense"]
+    error = [["clip", "gating", "target", "a check every", *errors, *costs]]
     for row in result.get("error", []):
         figures = ("mean", "largest_window", "smallest_free_window", "windows_above")
         cells = [row["clip"], row["gating"], f"{row['target']:g}", str(row["check_every"])]
         cells += [percent(row[key]) for key in (*figures, "share_checked")]
-        lines.append("| " + " | ".join([*cells, f"{row['operations_of_dense']:.2f}"]) + " |")
-    lines += [
-        "",
-        "| clock | clip | target, of dense | mean | largest window | smallest window "
-        "| at the least budget | windows of a fixed budget, over its mean |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+        error.append([*cells, f"{row['operations_of_dense']:.2f}"])
+    times = ["mean", "largest window", "smallest window", "at the least budget"]
+    fixed = "windows of a fixed budget, over its mean"
+    latency = [["clock", "clip", "target, of dense", *times, fixed]]
     for part in ("counted", "latency"):
         for row in result.get(part, []):
             both = f", with `max_error={row['max_error']}`" if "max_error" in row else ""
@@ -271,19 +267,19 @@ def table() -> str:
             cells = [part, row["clip"] + both, percent(row["of_dense"])]
             cells += [percent(row[k]) for k in ("mean", "largest_window", "smallest_window")]
             cells += [percent(row["at_least_budget"]), " to ".join(map(percent, own)) or "-"]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            latency.append(cells)
+    return [error, latency]
 
 
 def main() -> None:
-    """Measure one part and write it beside the others, or print the table."""
+    """Measure one part and write it beside the others, or print the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=("error", "counted", "latency", "table"))
     parser.add_argument("--clip", choices=sorted(SIZES), help="this one alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.part == "table":
-        print(table())
+        print("\n\n".join(map(markdown, tables())))
         return
     names = [name for name in SIZES if options.clip in (None, name)]
     cases: list[tuple[Any, ...]]
