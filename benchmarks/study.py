@@ -43,6 +43,7 @@ from study_report import RESULT, SIZES, STEPS, Cell, cells
 from torch import Tensor
 
 import eventful
+from eventful.evaluation.token_errors import relative_error
 from eventful.gates import Measure
 from eventful.models import saliency_vit
 from eventful.options import Gating
@@ -126,11 +127,11 @@ def measure(cell: Cell) -> dict[str, Any]:
     found: dict[str, Any] = {
         "frames": len(normed),
         "changed": (change > CHANGED).float().mean().item(),
-        "held": fmean(relative(b, a) for a, b in itertools.pairwise(dense)),
+        "held": fmean(relative_error(b, a) for a, b in itertools.pairwise(dense)),
     }
     if cell.crf is not None:
         delivered = looked_at(cell._replace(crf=None))[2]
-        found["from_delivered"] = relative(dense, delivered)
+        found["from_delivered"] = relative_error(dense, delivered)
     for gating in GATINGS if cell.size < SIZES[-1] else ("input",):
         costs, errors = zip(*(gated(normed, dense, gating, f) for f in FRACTIONS), strict=True)
         found[gating] = {"cost": costs, "error": errors}
@@ -156,15 +157,10 @@ def gated(frames: Tensor, dense: Tensor, gating: Gating, fraction: float) -> tup
     errors, costs = [], []
     for frame, wanted in zip(frames, dense, strict=True):
         tokens = stream(frame[None])[0, model.num_prefix_tokens :]
-        errors.append(relative(tokens, wanted))
+        errors.append(relative_error(tokens, wanted))
         costs.append(stream.stats.operations.total / stream.stats.dense_operations.total)
     eventful.restore(model)
     return fmean(costs[1:]), fmean(errors[1:])
-
-
-def relative(tokens: Tensor, wanted: Tensor) -> float:
-    """Relative error in the Frobenius norm."""
-    return ((tokens - wanted).norm() / wanted.norm()).item()
 
 
 def speed(clip: str) -> float:
@@ -203,13 +199,14 @@ def run(most: int | None) -> int:
     """Measure the cells that are not in the result yet, so many at most; return how many remain."""
     content = json.loads(RESULT.read_text()) if RESULT.exists() else {"speed": {}, "cells": {}}
     left = [cell for cell in cells() if str(cell) not in content["cells"]]
-    for cell in left[:most]:
+    chosen = left[:most]
+    for cell in chosen:
         content["cells"][str(cell)] = measure(cell)
         if cell.clip not in content["speed"]:
             content["speed"][cell.clip] = speed(cell.clip)
         content |= about(content)
         write_json(content, RESULT)
-    return max(0, len(left) - (len(left) if most is None else most))
+    return len(left) - len(chosen)
 
 
 def main() -> None:
