@@ -78,9 +78,6 @@ class Trials:
         self.gates = stream.gates
         self._dense = [self._flushed(stream, frame) for frame in self._frames]
 
-    def __len__(self) -> int:
-        return len(self._frames)
-
     def _flushed(self, stream: Stream, frame: Tensor) -> Tensor:
         stream.reset()
         y = self._output(stream(frame))
