@@ -116,11 +116,14 @@ def test_a_negative_size_with_the_aspect_kept(refuse):
         ("threshold:inf", "needs a finite number h of at least 0, got inf"),
         ("threshold:-1", "at least 0, got -1"),
         ("nonsense", "policy 'nonsense' is not understood"),
+        ("keep:5", "has written; plans: skip:5, carry:5, lowres:0.25, auto:0.2\n"),
         ("all:3", "policy 'all:3' is not understood"),
         ("top", "policy 'top' is not understood"),
         ("", "policy '' is not understood"),
         ("ship:5", "; do you mean skip:5?"),
         ("fractoin:0.5", "; do you mean fraction:0.25?"),
+        ("atuo", "; do you mean auto:0.2?"),
+        ("al", "; do you mean all?"),
         ("skip:0", "skip:K needs a whole number K of at least 1, got 0"),
         ("skip:2.5", "'skip:2.5' is not understood"),
         ("skip:5+5", "needs a phase P of 0 to 4, got 5"),
@@ -285,7 +288,7 @@ def test_safetensors_that_are_damaged(tmp_path, refuse, content):
 @pytest.mark.parametrize("out", ["taken", "taken/deeper"])
 def test_an_output_folder_that_is_a_file(tmp_path, refuse, out):
     (tmp_path / "taken").write_text("already here")
-    assert "taken" in refuse("--out", out)
+    assert f"--out needs a folder that can be written to; {out} is none (" in refuse("--out", out)
     assert (tmp_path / "taken").read_text() == "already here"
 
 

@@ -20,6 +20,7 @@ from eventful.cli.choices import (
     Settings,
     one_of,
     policy_or_plan,
+    refuse_foreign_file,
     refuse_gate_options,
 )
 from eventful.cli.output import Json, errors, show
@@ -105,6 +106,8 @@ def run(
         chosen = policy_or_plan(policy)
         if isinstance(chosen, Plan):
             refuse_gate_options(context, chosen)
+        gates = Gates(attention, gating, measure)
+        refuse_foreign_file(chosen, model, gates)
         settings = Settings(
             video=video,
             model=model,
@@ -116,7 +119,7 @@ def run(
             out=out,
             check_every=check_every,
             gate=gate,
-            gates=Gates(attention, gating, measure),
+            gates=gates,
             scene_cuts=scene_cuts,
             compile=compile_blocks,
             state_dtype=STATE_DTYPES[one_of("--state-dtype", state_dtype, STATE_DTYPES)],

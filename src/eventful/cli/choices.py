@@ -12,18 +12,18 @@ import torch
 import typer
 from torch import nn
 
-from eventful import convert, reuse
+from eventful import calibration_file, convert, reuse
 from eventful.attention import FORMS
 from eventful.gates import MEASURES
 from eventful.options import Gating, Options
-from eventful.policies import Policy, parse
+from eventful.policies import PerGate, Policy, parse
 from eventful.reuse import Plan
 
 GATINGS: tuple[str, ...] = get_args(Gating)
 _POLICIES = {"top": "top:256", "fraction": "fraction:0.25", "threshold": "threshold:1.0"}
 _PLANS = {"skip": "skip:5", "carry": "carry:5", "lowres": "lowres:0.25", "auto": "auto:0.2"}
 POLICIES = f"{', '.join(_POLICIES.values())}, all, or a file of eventful calibrate"
-PLANS = ", ".join(_PLANS.values())
+PLANS = f"{', '.join(_PLANS.values())}, auto:0.2/0.5 with a largest share of a frame"
 STATE_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -119,12 +119,13 @@ def policy_or_plan(text: str) -> Policy | Plan:
     try:
         return reuse.parse(text) or parse(text)
     except ValueError as error:
-        known = _POLICIES | _PLANS
-        name, colon, _ = text.partition(":")
+        known = _POLICIES | _PLANS | {"all": "all"}
+        name = text.partition(":")[0]
         near = get_close_matches(name, known, n=1)
-        if not colon or name in known or not near:
+        if "." in name or name in known:  # a file, or a kind whose number is the mistake
             raise
-        raise ValueError(f"{error}; do you mean {known[near[0]]}?") from None
+        hint = f"do you mean {known[near[0]]}?" if near else f"plans: {', '.join(_PLANS.values())}"
+        raise ValueError(f"{error}; {hint}") from None
 
 
 _OF_GATES = {
@@ -154,4 +155,29 @@ def refuse_gate_options(context: typer.Context, plan: Plan) -> None:
         raise ValueError(
             f"the plan {plan} does not use {', '.join(given)}; leave that out, or run a policy "
             f"such as fraction:0.125"
+        )
+
+
+def refuse_foreign_file(policy: Policy | Plan, model: str, gates: Gates) -> None:
+    """Refuse a file that `eventful calibrate` wrote for another model or other options of gates.
+
+    Gates of the same names are no proof that it fits: all plain ViTs of twelve blocks have them.
+
+    Raises:
+        ValueError: The message says what the file is for, and what came.
+    """
+    if not isinstance(policy, PerGate):
+        return
+    here = {"model": model, **gates.names()}
+    there = calibration_file.read(policy.source).get("about")
+    if not isinstance(there, dict) or not here.keys() <= there.keys():
+        return  # written from Python, about a model that has no name here
+    other = [name for name in here if there[name] != here[name]]
+    if other:
+        wanted, came = (
+            " ".join(f"--{name} {options[name]}" for name in other) for options in (there, here)
+        )
+        raise ValueError(
+            f"{policy.source} was calibrated with {wanted}, and this run has {came}; run it with "
+            f"the former, or calibrate with the latter"
         )
