@@ -61,8 +61,11 @@ def test_a_target_out_of_reach_is_said(calibrated):
     [
         ((), "give one of --error, such as 0.1, and --share"),
         (("--share", 0.5, "--error", 0.1), "give one of --error, such as 0.1, and --share"),
-        (("--share", 1.5), "the target share must lie between 0 and 1, got 1.5"),
-        (("--error", 0), "the target error must lie between 0 and 1, got 0.0"),
+        (("--share", 25), "share must lie between 0 and 1, such as 0.25, a quarter; got 25.0"),
+        (("--share", "nan"), "share must lie between 0 and 1, such as 0.25, a quarter; got nan"),
+        (("--error", 0), "the target error must lie between 0 and 1, such as 0.1; got 0.0"),
+        (("--share", 0.5, "--frames", 1), "Invalid value for '--frames'"),
+        (("--share", 0.5, "--frames", -3), "Invalid value for '--frames'"),
         (("--share", 0.5, "--kind", "topp"), "--kind is one of threshold, top, got 'topp'; do you"),
         (("--share", 0.5, "--size", 65), "--size 65 is no multiple of the patch of 16"),
         (("--share", 0.5, "--gating", "all"), "--gating is one of paper, hold, input"),
@@ -77,7 +80,10 @@ def test_options_are_refused_before_the_work(calibrated, idle, options, message)
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("street.txt", "is written to a .json file"), ("none/street.json", "cannot be written")],
+    [
+        ("street.txt", "is written to a .json file"),
+        ("none/street.json", "cannot be written: No such file or directory; name a file in"),
+    ],
 )
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     calibrated, idle, tmp_path, name, message
@@ -96,7 +102,63 @@ def test_clips_that_say_nothing_are_refused(calibrated, tmp_path):
     result, path = calibrated("--share", 0.5, video=folder)
     assert result.exit_code == 2
     assert "nothing changes in this clip" in result.stderr
-    result, path = calibrated("--share", 0.5, "--frames", 1)
+    result, path = calibrated("--share", 0.5, video=folder / "0.png")
     assert result.exit_code == 2
     assert "at least two frames, got 1" in result.stderr
     assert not path.exists()
+
+
+def test_a_damaged_clip_is_said(calibrated, clip_file, tmp_path):
+    cut = tmp_path / "cut[red].mp4"
+    whole = clip_file.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 3])
+    result, path = calibrated("--share", 0.5, "--kind", "top", "--frames", 20, video=cut)
+    assert result.exit_code == 0, result.stderr
+    assert "warning: cut[red].mp4: decoding stopped after" in " ".join(result.stderr.split())
+    assert "cut[red].mp4" in " ".join(result.stdout.split())
+    assert 2 <= json.loads(path.read_text())["about"]["frames"] < 20
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a file with a policy for each gate of the small model, as the command does."""
+
+    def written(**about):
+        path = tmp_path / "street.json"
+        gates = [f"blocks.{i}.{stage}" for i in range(6) for stage in ("qkv", "proj", "mlp")]
+        told = {"model": "timm:test_vit", "attention": "incremental", "gating": "paper"}
+        content = {
+            "format": "eventful calibration",
+            "version": 1,
+            "about": told | {"measure": "error"} | about,
+            "policies": dict.fromkeys(gates, "top:3"),
+        }
+        path.write_text(json.dumps(content))
+        return path
+
+    return written
+
+
+@pytest.mark.parametrize(
+    ("about", "options", "message"),
+    [
+        ({"model": "demo"}, (), "with --model demo, and this run has --model timm:test_vit; run"),
+        ({"measure": "age"}, (), "with --measure age, and this run has --measure error; run it"),
+        ({}, ("--gating", "hold"), "with --gating paper, and this run has --gating hold; run it"),
+        (
+            {"gating": "hold", "attention": "dense"},
+            ("--gating", "hold", "--measure", "relative"),
+            "--attention dense --measure error, and this run has --attention incremental --measure",
+        ),
+    ],
+)
+def test_run_refuses_a_file_for_something_else(
+    written, invoke, small, clip_file, tmp_path, about, options, message
+):
+    path = written(**about)
+    line = ("--frames", 2, "--policy", path, "--out", tmp_path / "out", *options)
+    result = invoke("run", clip_file, *small, *line)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {path} was calibrated with ")
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -30,12 +31,13 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"a calibration is written to a .json file, got {path}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file to write")
-    beside = path.with_suffix(".part")
     try:
-        beside.touch()
-        beside.unlink()
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise type(error)(f"{path} cannot be written: {error.strerror}") from error
+        raise type(error)(
+            f"{path} cannot be written: {error.strerror}; name a file in a folder that exists "
+            f"and can be written to"
+        ) from error
     return path
 
 

@@ -35,9 +35,9 @@ class Target:
                 f"error {self.error}, share {self.share}"
             )
         if not 0 < given[0] < 1:
+            name, such = ("error", "0.1") if self.share is None else ("share", "0.25, a quarter")
             raise ValueError(
-                f"the target {'share' if self.error is None else 'error'} must lie between 0 and "
-                f"1, got {given[0]}"
+                f"the target {name} must lie between 0 and 1, such as {such}; got {given[0]}"
             )
 
     @property

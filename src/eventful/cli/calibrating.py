@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
@@ -91,8 +92,10 @@ def calibrate(settings: Settings, console: Console) -> dict[str, Any]:
         **settings.gates.names(),
     }
     calibration.write(found, out, about)
+    if reader.damage:
+        console.print(f"warning: {path.name}: {reader.damage}", style="yellow", markup=False)
     if not found.reached:
-        console.print(f"warning: {_missed(target, found)}", style="yellow")
+        console.print(f"warning: {_missed(target, found)}", style="yellow", markup=False)
     return calibration.content(found, about) | {"file": str(out)}
 
 
@@ -117,7 +120,8 @@ def _progress(console: Console) -> Progress:
 def table(result: dict[str, Any]) -> Table:
     """The result for people."""
     about, target = result["about"], Target(**result["target"])
-    view = Table(title=f"{about['model']} on {about['frames']} frames of {about['video']}")
+    title = f"{about['model']} on {about['frames']} frames of {about['video']}"
+    view = Table(title=escape(title))
     view.add_column(target.text)
     for name in ("relative error", "operations, of dense"):
         view.add_column(name, justify="right")
@@ -129,7 +133,7 @@ def table(result: dict[str, Any]) -> Table:
     for label, name in rows.items():
         figures = result[name]
         view.add_row(label, f"{figures['error']:.4f}", f"{figures['share']:.1%}")
-    view.caption = f"{'' if result['reached'] else 'not reached; '}{result['file']}"
+    view.caption = f"{'' if result['reached'] else 'not reached; '}{escape(result['file'])}"
     return view
 
 
@@ -158,7 +162,7 @@ def command(
     keep_aspect: Annotated[
         bool, typer.Option("--keep-aspect", help="Let --size be the long side of the video.")
     ] = False,
-    frames: Annotated[int, typer.Option(help="Use the first so many frames.")] = 16,
+    frames: Annotated[int, typer.Option(min=2, help="Use the first so many frames.")] = 16,
     out: Annotated[Path, typer.Option(help="The .json file to write.")] = Path("calibration.json"),
     attention: Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}.")] = "incremental",
     gating: Annotated[str, typer.Option(help=f"One of {', '.join(GATINGS)}.")] = "paper",
