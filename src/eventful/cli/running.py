@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table as RichTable
 from torch import Tensor
@@ -56,7 +58,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
         plot(job.rows, settings.out / "summary.png")
     write_json(summary, settings.out / "summary.json")
     if reader.damage:
-        console.print(f"warning: {path.name}: {reader.damage}", style="yellow")
+        console.print(f"warning: {path.name}: {reader.damage}", style="yellow", markup=False)
     return summary
 
 
@@ -73,6 +75,18 @@ def _open(path: Path, settings: Settings, model: Unbuilt) -> Reader:
 def _aspect(path: Path) -> float:
     with Reader(path) as native:
         return native.width / native.height
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder to write to, if need be, and see that it can be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise type(error)(
+            f"--out needs a folder that can be written to; {path} is none ({error.strerror}), name "
+            f"another"
+        ) from error
 
 
 class _Job:
@@ -92,7 +106,7 @@ class _Job:
         if self.settings.compile:
             with console.status("compiling"):
                 self.engine.prepare(torch.zeros(1, 3, self.reader.height, self.reader.width))
-        self.settings.out.mkdir(parents=True, exist_ok=True)
+        _make_folder(self.settings.out)
         overlay = Overlay(aspect, ("input", self.subject.title, *self.engine.titles))
         with ExitStack() as stack:
             table = stack.enter_context(Table(self.settings.out / "frames.csv"))
@@ -193,7 +207,8 @@ def _progress(console: Console) -> Progress:
 
 def table(summary: dict[str, Any]) -> RichTable:
     """The summary for people."""
-    result = RichTable(title=f"{summary['video']} through {summary['model']}, {summary['policy']}")
+    title = f"{summary['video']} through {summary['model']}, {summary['policy']}"
+    result = RichTable(title=escape(title))
     for name in ("", "dense", "eventful", "ratio"):
         result.add_column(name, justify="left" if not name else "right")
     operations, times = summary["operations"], summary["time_ms"]
@@ -217,7 +232,7 @@ def table(summary: dict[str, Any]) -> RichTable:
     result.add_row(
         "computed in full", "", f"{len(summary['flushes'])} of {summary['frames']} frames", ""
     )
-    result.caption = "\n".join(summary["files"].values())
+    result.caption = escape("\n".join(summary["files"].values()))
     return result
 
 
