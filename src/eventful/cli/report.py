@@ -115,7 +115,7 @@ def plot(rows: list[Row], path: Path) -> None:
     top.plot(frames, [r.operations / 1e9 for r in rows], label="eventful")
     top.set_ylabel("operations (10⁹)")
     top.set_ylim(bottom=0)
-    top.legend(loc="upper right")
+    top.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     middle.plot(frames, [r.updated_share for r in rows])
     middle.set_ylabel("updated share")
     middle.set_ylim(0, 1.05)
