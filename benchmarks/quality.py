@@ -14,7 +14,7 @@ docs/images/quality-<task>.svg, and fills in the tables of docs/quality.md (and 
 it has a place for them); `tables` does this last step alone, and with --check fails where the
 tables differ from the results.
 
-`sheets` draws docs/images/sheet-<task>.png, what one setting makes of some frames of each task,
+`sheets` draws docs/images/sheet-<task>.jpg, what one setting makes of some frames of each task,
 beside the dense tokens that `run` has left in OUT; nothing of what was measured is touched.
 """
 
@@ -132,7 +132,7 @@ def draw(arguments: argparse.Namespace) -> None:
     for run in arguments.only or list(RUNS):
         for number, name in enumerate(RUNS[run]):
             task = task_of(run, arguments.out / run, arguments.frames, number)
-            sheet(task, setting, arguments.images / f"sheet-{name}.png", name)
+            sheet(task, setting, arguments.images / f"sheet-{name}.jpg", name)
 
 
 def collect(arguments: argparse.Namespace) -> None:

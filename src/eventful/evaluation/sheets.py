@@ -126,7 +126,7 @@ def sheet(task: TokenTask[Any], setting: Setting, path: Path, name: str | None =
     Args:
         task: The task, whose dense tokens are there.
         setting: Any but the dense one.
-        path: The .png file to write.
+        path: The .png or .jpg file to write.
         name: What the task is called [its name].
 
     Raises:

@@ -146,7 +146,12 @@ def parse(text: str) -> Plan | None:
     return None
 
 
-_EXAMPLES = {"skip": "skip:5", "carry": "carry:5", "lowres": "lowres:0.25", "auto": "auto:0.2"}
+_EXAMPLES = {
+    "skip": "skip:5",
+    "carry": "carry:5",
+    "lowres": "lowres:0.25",
+    "auto": "auto:0.2 or auto:0.2/0.5",
+}
 
 
 def _read(kind: type, text: str) -> Any:
