@@ -167,10 +167,11 @@ def tables(found: Mapping[str, Any]) -> dict[str, Lines]:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     low, high = min(row["rounds"]), max(row["rounds"])
+    between = f" ({low:.2f} to {high:.2f})" if len(row["rounds"]) > 1 else ""
     return [
         f"`{row['setting']}`",
         f"{row['operations_ratio_later']:.2f}x",
-        f"{row['time_ratio']:.2f}x ({low:.2f} to {high:.2f})",
+        f"{row['time_ratio']:.2f}x{between}",
         f"{row['dense_ms']:.0f} ms",
         f"{row['ms']:.0f} ms",
         f"{row['relative_error']:.3f}",
