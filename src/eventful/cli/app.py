@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from eventful.attention import FORMS
 from eventful.bench import SUITES
 from eventful.cli import benching, calibrating, inspection, research, running
 from eventful.cli.choices import (
-    GATINGS,
     PLANS,
     POLICIES,
     STATE_DTYPES,
@@ -23,8 +21,17 @@ from eventful.cli.choices import (
     refuse_foreign_file,
     refuse_gate_options,
 )
+from eventful.cli.options import (
+    Attention,
+    Gating,
+    KeepAspect,
+    Measure,
+    Model,
+    Size,
+    Video,
+    Weights,
+)
 from eventful.cli.output import Json, errors, show
-from eventful.gates import MEASURES
 from eventful.reuse import Plan
 
 app = typer.Typer(
@@ -33,17 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Run vision transformers on video by recomputing only what changed.",
 )
-
-Model = Annotated[str, typer.Option(help="'demo', or 'timm:NAME' for any timm model.")]
-Attention = Annotated[str, typer.Option(help=f"Of gates: one of {', '.join(FORMS)}.")]
-Gating = Annotated[
-    str,
-    typer.Option(
-        help=f"What a token that is not updated keeps: {', '.join(GATINGS)}. paper: what its "
-        "layers last gave; hold: their input as well; input: everything, one gate for all blocks."
-    ),
-]
-Measure = Annotated[str, typer.Option(help=f"What gates pick tokens by: {', '.join(MEASURES)}.")]
 
 
 @app.callback()
@@ -54,24 +50,15 @@ def _commands() -> None:
 @app.command()
 def run(
     context: typer.Context,
-    video: Annotated[
-        Path | None,
-        typer.Argument(help="A video file or a folder of images; without it, the demo clip."),
-    ] = None,
+    video: Video = None,
     model: Model = "demo",
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of a timm model; without it, timm downloads them.")
-    ] = None,
+    weights: Weights = None,
     policy: Annotated[
         str,
         typer.Option(help=f"A policy of gates: {POLICIES}. Or a plan, for a timm ViT: {PLANS}."),
     ] = "fraction:0.125",
-    size: Annotated[
-        int | None, typer.Option(help="Side of the square input in pixels [the model's own].")
-    ] = None,
-    keep_aspect: Annotated[
-        bool, typer.Option("--keep-aspect", help="Let --size be the long side of the video.")
-    ] = False,
+    size: Size = None,
+    keep_aspect: KeepAspect = False,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("eventful-out"),
     check_every: Annotated[

@@ -15,13 +15,21 @@ from rich.table import Table
 from torch import Tensor
 
 from eventful import KeepAll, calibration
-from eventful.attention import FORMS
 from eventful.calibration import KINDS, Survey, Target, Trials
 from eventful.calibration.allocation import Kind
-from eventful.cli.choices import GATINGS, Gates, one_of
+from eventful.cli.choices import Gates, one_of
+from eventful.cli.options import (
+    Attention,
+    Gating,
+    KeepAspect,
+    Measure,
+    Model,
+    Size,
+    Video,
+    Weights,
+)
 from eventful.cli.output import Json, errors, show
 from eventful.cli.subjects import check_size, find
-from eventful.gates import MEASURES
 from eventful.models import demo_clip
 from eventful.video import Reader
 
@@ -138,14 +146,9 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def command(
-    video: Annotated[
-        Path | None,
-        typer.Argument(help="A video file or a folder of images; without it, the demo clip."),
-    ] = None,
-    model: Annotated[str, typer.Option(help="'demo', or 'timm:NAME' for any timm model.")] = "demo",
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of a timm model; without it, timm downloads them.")
-    ] = None,
+    video: Video = None,
+    model: Model = "demo",
+    weights: Weights = None,
     error: Annotated[
         float | None, typer.Option(help="Mean relative error not to be exceeded, such as 0.1.")
     ] = None,
@@ -156,17 +159,13 @@ def command(
         str,
         typer.Option(help="threshold: an error for each gate. top: a share of tokens for each."),
     ] = "threshold",
-    size: Annotated[
-        int | None, typer.Option(help="Side of the square input in pixels [the model's own].")
-    ] = None,
-    keep_aspect: Annotated[
-        bool, typer.Option("--keep-aspect", help="Let --size be the long side of the video.")
-    ] = False,
+    size: Size = None,
+    keep_aspect: KeepAspect = False,
     frames: Annotated[int, typer.Option(min=2, help="Use the first so many frames.")] = 16,
     out: Annotated[Path, typer.Option(help="The .json file to write.")] = Path("calibration.json"),
-    attention: Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}.")] = "incremental",
-    gating: Annotated[str, typer.Option(help=f"One of {', '.join(GATINGS)}.")] = "paper",
-    measure: Annotated[str, typer.Option(help=f"One of {', '.join(MEASURES)}.")] = "error",
+    attention: Attention = "incremental",
+    gating: Gating = "paper",
+    measure: Measure = "error",
     json_output: Json = False,
 ) -> None:
     """Find policies of their own for all gates that reach a target on a short clip of one scene.
