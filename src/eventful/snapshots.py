@@ -26,6 +26,7 @@ _KEYS = {
     "turns",
     "policies",
     "histories",
+    "steering",
     "grids",
     "state_dtype",
     "pending",
@@ -167,7 +168,7 @@ def read(source: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any
     """
     if not isinstance(source, Mapping):
         source = _load(source)
-    if not isinstance(source, Mapping) or set(source) - {"steering"} != _KEYS:
+    if not isinstance(source, Mapping) or set(source) != _KEYS:
         raise ValueError("this is not a snapshot that Stream.snapshot() has made")
     if digest(all_tensors(source["tensors"])) != source["digest"]:
         raise ValueError("the snapshot is damaged: its tensors are not those that were saved")

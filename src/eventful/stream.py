@@ -312,7 +312,7 @@ class Stream:
         for name, value in zip(_COUNTS, content["counts"], strict=True):
             setattr(self.stats, name, value)
         if self._steering is not None:
-            self._steering.load(content.get("steering"))
+            self._steering.load(content["steering"])
             self.stats.error, self.stats.latency = self._steering.reports(self.stats.frames)
         self.stats.state_bytes = self._state_bytes()
 

@@ -100,8 +100,6 @@ class Trials:
         for frame, exact in zip(self._frames, self._dense, strict=True):
             y = self._output(stream(frame))
             if stream.stats.flushes[-1].frame == stream.stats.frames - 1:
-                for one in seen.values():
-                    one.forget()
                 continue
             for one in seen.values():
                 one.keep()
@@ -120,17 +118,14 @@ class _Seen(Policy):
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.kept: list[Tensor] = []
-        self._last: list[Tensor] = []
+        self._last: Tensor
 
     def select(self, error: Tensor) -> Index:
-        self._last = [error.float().cpu()]
+        self._last = error.float().cpu()
         return self.policy.select(error)
 
     def keep(self) -> None:
-        self.kept += self._last
-
-    def forget(self) -> None:
-        self._last = []
+        self.kept.append(self._last)
 
 
 def _check(frames: list[Tensor]) -> None:

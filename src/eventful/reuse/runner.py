@@ -126,7 +126,7 @@ class PlanRunner(ABC):
 
 def _stream(model: nn.Module) -> Stream:
     """A stream with one gate for the network; the model is as it was afterwards."""
-    convert(model, KeepAll(), gating="input", measure="relative")
+    convert(model, KeepAll(), gating="input")
     try:
         return Stream(model, scene_cuts=None, method="forward_features")
     finally:
