@@ -36,13 +36,13 @@ import torch
 from torch import Tensor
 
 import eventful
-from eventful.bindings import binding
+from eventful.block.bindings import binding
+from eventful.block.options import Gating
+from eventful.block.state import Stage
 from eventful.models import saliency_vit
 from eventful.ops import Index
-from eventful.options import Gating
 from eventful.policies import Policy, TopR
 from eventful.provenance import commit, machine, write_json
-from eventful.state import Stage
 from eventful.video import Reader
 
 RESULT = Path(__file__).parent / "results" / "importance.json"

@@ -43,12 +43,13 @@ import torch
 from torch import Tensor
 
 import eventful
-from eventful import attention, blocks
+from eventful import attention
 from eventful.attention import Dense, Incremental
-from eventful.bindings import binding
-from eventful.gates import GateState, Measure, TokenGate
+from eventful.block import block as blocks
+from eventful.block.bindings import binding
+from eventful.block.gate import GateState, Measure, TokenGate
+from eventful.block.options import Gating
 from eventful.models import saliency_vit
-from eventful.options import Gating
 from eventful.provenance import commit, machine, write_json
 from eventful.video import Reader
 

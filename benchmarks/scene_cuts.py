@@ -16,8 +16,8 @@ from statistics import median
 from torch import Tensor, nn
 
 import eventful
-from eventful.cuts import change
 from eventful.models import demo_clip, saliency_vit
+from eventful.stream.cuts import change
 from eventful.video import Reader
 
 POLICIES = {

@@ -43,10 +43,10 @@ from study_report import RESULT, SIZES, STEPS, Cell, cells
 from torch import Tensor
 
 import eventful
+from eventful.block.gate import Measure
+from eventful.block.options import Gating
 from eventful.evaluation.token_errors import relative_error
-from eventful.gates import Measure
 from eventful.models import saliency_vit
-from eventful.options import Gating
 from eventful.provenance import commit, machine, write_json
 from eventful.reuse import Motion
 from eventful.video import Reader

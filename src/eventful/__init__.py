@@ -11,12 +11,13 @@ Submodules that need an optional library, such as `eventful.video`, load when th
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from eventful.blocks import Options
+from eventful import moved
+from eventful.block.options import Options
 from eventful.convert import convert, restore
-from eventful.cuts import SceneCuts
 from eventful.policies import KeepAll, Policy, Threshold, TopFraction, TopR
-from eventful.stats import Stats
 from eventful.stream import Stream
+from eventful.stream.cuts import SceneCuts
+from eventful.stream.stats import Stats
 
 if TYPE_CHECKING:
     from eventful import models as models
@@ -37,6 +38,9 @@ __all__ = [
     "convert",
     "restore",
 ]
+
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -11,11 +11,11 @@ from torch import nn
 
 from eventful.attention import AttentionName
 from eventful.backbones import ADAPTERS, adapter_for
-from eventful.blocks import EventfulBlock, eventful_blocks
-from eventful.gates import GateKind, Measure
-from eventful.options import Gating, Options, Prefix
+from eventful.block.block import EventfulBlock, eventful_blocks
+from eventful.block.gate import GateKind, Measure
+from eventful.block.options import Gating, Options, Prefix
+from eventful.block.state import STAGES, Stage
 from eventful.policies import Policy, for_gates
-from eventful.state import STAGES, Stage
 
 M = TypeVar("M", bound=nn.Module)
 Where = Callable[[str, nn.Module], bool]

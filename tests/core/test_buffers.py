@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eventful.buffers import TokenBuffer
+from eventful.block.buffer import TokenBuffer
 from eventful.ops import Index
 
 from .conftest import ragged

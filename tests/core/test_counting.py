@@ -8,7 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from eventful.attention import FORMS, AttentionState
-from eventful.blocks import TokenOperations
+from eventful.block.block import TokenOperations
+from eventful.block.gate import GateState
+from eventful.block.state import BlockState
 from eventful.counting import (
     BlockSize,
     Observer,
@@ -19,9 +21,7 @@ from eventful.counting import (
     outside,
     state_values,
 )
-from eventful.gates import GateState
 from eventful.ops import Index
-from eventful.state import BlockState
 
 from .conftest import Buffered, ragged
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from eventful.cuts import SceneCuts, change
+from eventful.stream.cuts import SceneCuts, change
 
 
 def test_change_is_that_of_the_quarters_means():

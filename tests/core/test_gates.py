@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from eventful.gates import TokenGate
+from eventful.block.gate import TokenGate
 from eventful.ops import Index
 from eventful.policies import KeepAll, Policy, Threshold, TopR
 

@@ -130,7 +130,9 @@ def test_the_documented_text_forms(text, policy):
     ],
 )
 def test_text_that_is_no_policy_raises_with_the_forms(text):
-    with pytest.raises(ValueError, match=re.escape(f"policy {text!r} is not understood; write")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"policy {text!r} is not understood") + ".*; write"
+    ):
         parse(text)
 
 
@@ -279,7 +281,7 @@ def test_each_gate_has_one_policy(gates):
         ({"policies": {}}, "is damaged: .* one policy for each gate"),
         ({"policies": ["top:5"]}, "is damaged: its policies are not texts"),
         ({"policies": OWN | {"a": 5}}, "is damaged: its policies are not texts"),
-        ({"policies": OWN | {"a": "top:0"}}, r"is damaged: TopR\(r\) needs"),
+        ({"policies": OWN | {"a": "top:0"}}, r"is damaged: .*TopR\(r\) needs"),
         ({"policies": OWN | {"a": "other.json"}}, "is damaged: policy 'other.json' is not under"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eventful.attention import FORMS, Keys, Pooling, join_heads, split_heads
-from eventful.buffers import TokenBuffer
+from eventful.block.buffer import TokenBuffer
 from eventful.ops import Index, RelativePositions, attend
 
 from .conftest import KEPT, Buffered, error, ragged

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventful.sampling import class_scores, sample, take
+from eventful.block.sampling import class_scores, sample, take
 
 HEADS, DIM, TOKENS = 2, 3, 7
 

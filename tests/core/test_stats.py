@@ -1,7 +1,7 @@
 """A stream's statistics by hand."""
 
 from eventful.counting import Operations
-from eventful.stats import Flush, Stats
+from eventful.stream.stats import Flush, Stats
 
 
 def test_totals_and_ratio_over_frames():

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 import eventful
+from eventful.block.gate import MEASURES
 from eventful.counting import Observer
-from eventful.gates import MEASURES
 from tests.zoo import FAMILIES, SIZE, build, clip, relative, same, stream_of
 
 TOP = eventful.TopR(3)

@@ -11,7 +11,7 @@ from torch import nn
 
 import eventful
 from eventful.attention import Dense, Windowed
-from eventful.mixing import relative_positions
+from eventful.block.attend import relative_positions
 from eventful.ops import Index
 from eventful.policies import Policy
 from tests.zoo import FAMILIES, ROTARY, TOLERANCE, build, clip, relative

@@ -5,7 +5,7 @@ import torch
 
 import eventful
 from eventful.attention import FORMS
-from eventful.blocks import eventful_blocks
+from eventful.block.block import eventful_blocks
 from tests.zoo import build, clip, relative, same, stream_of
 
 TOP = eventful.TopR(3)

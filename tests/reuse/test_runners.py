@@ -5,9 +5,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
-from eventful.blocks import eventful_blocks
+from eventful.block.block import eventful_blocks
+from eventful.motion.flow import Motion
 from eventful.reuse import Auto, LowResolution, Skip, carry, parse, runner
-from eventful.reuse.motion import Motion
 
 GRID, PATCH = (6, 9), 8
 SIZE = (GRID[0] * PATCH, GRID[1] * PATCH)

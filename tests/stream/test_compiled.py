@@ -10,9 +10,9 @@ import torch
 from torch._dynamo.utils import counters
 
 import eventful
-from eventful import compiled
 from eventful.attention import Incremental
-from eventful.blocks import first_frame, update
+from eventful.block.gating import first_frame, update
+from eventful.stream import compiled
 from tests.zoo import FAMILIES, TOLERANCE, build, clip, relative, same
 
 POLICY = eventful.TopR(3)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from eventful.control import ErrorControl, Held, LatencyControl
+from eventful.stream.control import ErrorControl, Held, LatencyControl
 
 WINDOW = 50
 

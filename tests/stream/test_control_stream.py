@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import eventful
-from eventful import budget
 from eventful.models import saliency_vit
+from eventful.stream import budget
 from eventful.video import Reader
 from tests.zoo import build, clip, relative, same, stream_of
 
@@ -173,7 +173,7 @@ def seconds(monkeypatch):
             now[0] += 0.5e-3 * slot[0]._steering._count
         return now[0]
 
-    monkeypatch.setattr("eventful.stream._clock", clock)
+    monkeypatch.setattr("eventful.stream.stream._clock", clock)
     return slot
 
 

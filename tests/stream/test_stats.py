@@ -7,7 +7,7 @@ import timm
 import torch
 
 import eventful
-from eventful.blocks import eventful_blocks
+from eventful.block.block import eventful_blocks
 from eventful.counting import BlockSize, Observer, dense_operations, state_values
 from tests.zoo import FAMILIES, ROTARY, build, clip, stream_of
 

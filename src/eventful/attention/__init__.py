@@ -8,19 +8,17 @@ follows the paper's equations, which drop part of the renormalisation (docs, met
 
 from typing import Literal
 
-from eventful.attention.forms import (
+from eventful.attention.form import (
     Attention,
     AttentionState,
     Bias,
-    Cached,
     Dense,
     Keys,
-    Mapped,
-    QueryKey,
     join_heads,
     split_heads,
 )
 from eventful.attention.incremental import Incremental
+from eventful.attention.paper import Cached, Mapped, QueryKey
 from eventful.attention.pooling import Pooling
 from eventful.attention.windows import Windowed, Windows
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eventful.attention.forms import Attention, AttentionState, Bias, Keys, split_heads
+from eventful.attention.form import Attention, AttentionState, Bias, Keys, split_heads
 from eventful.ops import Index, attend, exchange_keys
 from eventful.ops.index import flatten_positions
 from eventful.ops.recompute import State, recompute_, take

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eventful.attention.forms import (
+from eventful.attention.form import (
     Attention,
     AttentionState,
     Bias,
     Keys,
-    QueryKey,
     join_heads,
 )
+from eventful.attention.paper import QueryKey
 from eventful.ops import Index, RelativePositions, attend
 from eventful.ops.recompute import recompute_windows_
 

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from torch import nn
 
-from eventful.blocks import EventfulBlock
+from eventful.block.block import EventfulBlock
 
 ADAPTERS = {
     "timm.models.vision_transformer.Block": "eventful.backbones.timm_vit:TimmBlock",

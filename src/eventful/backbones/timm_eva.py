@@ -9,7 +9,8 @@ from timm.models.eva import EvaAttention
 from torch import Tensor, nn
 
 from eventful.backbones import timm_parts as parts
-from eventful.backbones.account import account
+from eventful.backbones.inventory import account
+from eventful.block.gating import run
 
 
 @final
@@ -61,4 +62,4 @@ class TimmEvaBlock(parts.TimmPreNormBlock):
         self.check_call(attn_mask, is_causal)
         if self.binding is None:
             return self.original.forward(x, rope=rope)
-        return self.run(x, rope)
+        return run(self, x, rope)

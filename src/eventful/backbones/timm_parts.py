@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules import activation as torch_activations
 
-from eventful.backbones.account import Types, account
-from eventful.blocks import EventfulBlock, TokenOperations
-from eventful.state import Grid, Stage
+from eventful.backbones.inventory import Types, account
+from eventful.block.block import EventfulBlock, TokenOperations
+from eventful.block.state import Grid, Stage
 
 TimmAttention = Any  # Attention, AttentionRope or EvaAttention: timm declares no attribute types
 

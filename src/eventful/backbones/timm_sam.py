@@ -9,9 +9,10 @@ from timm.models.vision_transformer_sam import Attention, get_rel_pos
 from torch import Tensor, nn
 
 from eventful.backbones import timm_parts as parts
-from eventful.backbones.account import Types, account
-from eventful.blocks import TokenOperations
-from eventful.state import Grid, Stage
+from eventful.backbones.inventory import Types, account
+from eventful.block.block import TokenOperations
+from eventful.block.gating import run
+from eventful.block.state import Grid, Stage
 
 
 @final
@@ -107,7 +108,7 @@ class TimmSamBlock(parts.TimmParts):
         if self.binding is None:
             return self.original.forward(x)
         _, height, width, _ = x.shape
-        return self.run(x.flatten(1, 2), grid=(height, width)).unflatten(1, (height, width))
+        return run(self, x.flatten(1, 2), grid=(height, width)).unflatten(1, (height, width))
 
 
 def relative_table(q: Tensor, position: Tensor, size: int, rel_pos: Tensor) -> Tensor:

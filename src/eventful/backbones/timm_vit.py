@@ -8,7 +8,8 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from eventful.backbones import timm_parts as parts
-from eventful.backbones.account import account
+from eventful.backbones.inventory import account
+from eventful.block.gating import run
 
 
 @final
@@ -53,4 +54,4 @@ class TimmBlock(parts.TimmPreNormBlock):
     ) -> Tensor:
         """Process tokens (batch, tokens, dim), with the signature of the original block."""
         self.check_call(attn_mask, is_causal)
-        return self.original.forward(x) if self.binding is None else self.run(x)
+        return self.original.forward(x) if self.binding is None else run(self, x)

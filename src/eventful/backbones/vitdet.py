@@ -6,11 +6,12 @@ from typing import final
 
 from torch import Tensor, nn
 
-from eventful.backbones.account import Types, account
-from eventful.blocks import EventfulBlock, TokenOperations
+from eventful.backbones.inventory import Types, account
+from eventful.block.block import EventfulBlock, TokenOperations
+from eventful.block.gating import run
+from eventful.block.state import Grid, Stage
 from eventful.models.vitdet.attention import Attention
 from eventful.models.vitdet.backbone import Mlp
-from eventful.state import Grid, Stage
 
 
 @final
@@ -110,7 +111,7 @@ class VitDetBlock(EventfulBlock):
         if self.binding is None:
             return self.original.forward(x)
         _, height, width, _ = x.shape
-        return self.run(x.flatten(1, 2), grid=(height, width)).unflatten(1, (height, width))
+        return run(self, x.flatten(1, 2), grid=(height, width)).unflatten(1, (height, width))
 
 
 def _account_norm(norm: nn.Module, name: str) -> None:

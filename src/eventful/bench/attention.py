@@ -12,7 +12,7 @@ from eventful.bench.case import Report, Row, Setup, Spread, fastest, race, speed
 from eventful.bench.equality import TOLERANCE, relative, require
 from eventful.bench.sequences import HEADS, Sequence, Source
 from eventful.bench.updaters import SCALE, Compiled, Form, Fused, Naive, Updater
-from eventful.compiled import must_bound
+from eventful.stream.compiled import must_bound
 
 _CHECKED = 3  # steps on which every contender is tested before it is timed
 

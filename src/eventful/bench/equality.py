@@ -7,9 +7,9 @@ from torch import Tensor
 
 from eventful.attention import Dense, Windowed
 from eventful.bench.case import UnequalError
-from eventful.blocks import EventfulBlock, eventful_blocks
-from eventful.mixing import relative_positions
-from eventful.state import BlockState
+from eventful.block.attend import relative_positions
+from eventful.block.block import EventfulBlock, eventful_blocks
+from eventful.block.state import BlockState
 from eventful.stream import Stream
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}

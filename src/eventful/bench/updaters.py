@@ -11,9 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from eventful.attention import Attention, Cached, Dense, Incremental, join_heads, split_heads
 from eventful.bench.sequences import DIM, HEADS, Sequence
+from eventful.block.state import STAGES
 from eventful.counting import BlockSize, block_operations, dense_operations
 from eventful.ops import Index
-from eventful.state import STAGES
 
 SCALE = DIM**-0.5
 

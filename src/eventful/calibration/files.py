@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eventful.calibration.method import Calibration
-from eventful.calibration_file import FORMAT, VERSION
+from eventful.policies.calibration_file import FORMAT, VERSION
 from eventful.provenance import write_json
 
 

@@ -12,11 +12,11 @@ import torch
 import typer
 from torch import nn
 
-from eventful import calibration_file, convert, reuse
+from eventful import convert, reuse
 from eventful.attention import FORMS
-from eventful.gates import MEASURES
-from eventful.options import Gating, Options
-from eventful.policies import PerGate, Policy, parse
+from eventful.block.gate import MEASURES
+from eventful.block.options import Gating, Options
+from eventful.policies import PerGate, Policy, calibration_file, parse_tokens
 from eventful.reuse import Plan
 
 GATINGS: tuple[str, ...] = get_args(Gating)
@@ -117,7 +117,7 @@ def policy_or_plan(text: str) -> Policy | Plan:
         (TopR(r=256), Skip(every=5, carried=False, phase=0))
     """
     try:
-        return reuse.parse(text) or parse(text)
+        return reuse.parse(text) or parse_tokens(text)
     except ValueError as error:
         known = _POLICIES | _PLANS | {"all": "all"}
         name = text.partition(":")[0]

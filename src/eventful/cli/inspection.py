@@ -12,7 +12,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from eventful.attention import Incremental
-from eventful.blocks import EventfulBlock, eventful_blocks
+from eventful.block.block import EventfulBlock, eventful_blocks
+from eventful.block.state import STAGES, Grid, Stage
 from eventful.cli.choices import Gates
 from eventful.cli.subjects import check_name, check_size, input_size, patch_size
 from eventful.counting import (
@@ -25,7 +26,6 @@ from eventful.counting import (
 )
 from eventful.policies import Policy
 from eventful.reuse import Plan
-from eventful.state import STAGES, Grid, Stage
 
 
 def inspect(model: str, policy: Policy | Plan, size: int | None, gates: Gates) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from eventful.attention import FORMS
+from eventful.block.gate import MEASURES
 from eventful.cli.choices import GATINGS
-from eventful.gates import MEASURES
 
 Video = Annotated[
     Path | None,

@@ -11,7 +11,7 @@ from rich.console import Console
 from eventful.cli import finetuning
 from eventful.cli.output import Json, errors, show
 from eventful.evaluation import VARIANTS
-from eventful.policies import parse
+from eventful.policies import parse_tokens
 
 finetune = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +55,7 @@ def finetune_cache(
             root=root,
             split=split,
             weights=weights,
-            policy=parse(policy),
+            policy=parse_tokens(policy),
             out=out,
             variant=variant,
             limit=limit,

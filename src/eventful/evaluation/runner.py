@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from eventful.convert import convert, restore
 from eventful.evaluation.settings import Setting
-from eventful.inputs import Inputs
 from eventful.policies import KeepAll
 from eventful.reuse import Plan, Step
 from eventful.stream import Stream
+from eventful.stream.inputs import Inputs
 
 
 class FrameRunner(Protocol):

@@ -14,7 +14,7 @@ from eventful.evaluation.settings import Setting
 from eventful.evaluation.store import Result, Store
 from eventful.evaluation.summary import SettingReport, summarize
 from eventful.evaluation.task import Named, Task
-from eventful.snapshots import digest
+from eventful.stream.snapshots import digest
 
 
 class Progress(NamedTuple):

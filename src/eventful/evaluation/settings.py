@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from eventful import reuse
-from eventful.gates import MEASURES
+from eventful.block.gate import MEASURES
 from eventful.paper.rows import Row
-from eventful.policies import KeepAll, Policy, parse
+from eventful.policies import KeepAll, Policy, parse_tokens
 from eventful.reuse import Plan
 
 _FULL = {"attention": "cached", "half_precision": True}
@@ -123,7 +123,7 @@ def combined(variants: Sequence[str], policies: Sequence[Policy | Plan | str]) -
 
 def _read(text: str) -> Policy | Plan:
     """A plan such as skip:5, or a policy."""
-    return reuse.parse(text) or parse(text)
+    return reuse.parse(text) or parse_tokens(text)
 
 
 def _settings(variant: str, policies: Mapping[Policy | Plan | str, Policy]) -> list[Setting]:

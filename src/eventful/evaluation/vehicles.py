@@ -21,7 +21,7 @@ from eventful.evaluation.token_runner import Models, Size
 from eventful.evaluation.tokens import PATCH, TokenTask
 from eventful.models.vehicles import VehicleDetector, vehicle_detector
 from eventful.models.vitdet import Detections
-from eventful.snapshots import digest
+from eventful.stream.snapshots import digest
 
 VIDEO = "highway"
 EVERY = 4

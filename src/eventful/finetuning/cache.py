@@ -13,13 +13,13 @@ from urllib.parse import quote
 import torch
 from torch import Tensor, nn
 
-from eventful.blocks import eventful_blocks
+from eventful.block.block import eventful_blocks
 from eventful.finetuning.files import read_about, read_tensors, write_tensors
 from eventful.models.vivit import ViViT, spatial_tokens
 from eventful.policies import Policy
 from eventful.provenance import write_json
-from eventful.snapshots import describe, digest
 from eventful.stream import Stream
+from eventful.stream.snapshots import describe, digest
 
 Video = tuple[str, Tensor | Callable[[], Tensor | None], int]
 _MANIFEST = "manifest.json"

@@ -20,7 +20,7 @@ from functools import cache
 from torch import Tensor
 from torch.nn import functional
 
-from eventful.gates import TokenGate
+from eventful.block.gate import TokenGate
 from eventful.policies import TopR
 
 CUTS = (30, 76, 137, 187, 242)

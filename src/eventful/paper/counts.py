@@ -18,12 +18,12 @@ import torch
 from torch import nn
 
 from eventful.attention import AttentionName, Incremental
-from eventful.blocks import eventful_blocks
+from eventful.block.block import eventful_blocks
+from eventful.block.state import STAGES, Grid
 from eventful.convert import convert
 from eventful.counting import BlockSize, block_operations, dense_operations
 from eventful.paper.tables import EPIC, KINETICS, VITDET, Entry, Variant
 from eventful.policies import KeepAll
-from eventful.state import STAGES, Grid
 
 FIRST_FRAMES = 0.0038  # share of frames of ImageNet VID, fitted to the tables
 VIEWS = 12  # of a video, in ViViT: 4 in time and 3 in space

@@ -3,7 +3,7 @@
 A *plan* says what is done with each frame of a video; its runner gives the patch tokens.
 """
 
-from eventful.reuse.motion import Motion, carry
+from eventful.motion import Motion, carry
 from eventful.reuse.plans import Auto, LowResolution, Plan, Skip, parse
 from eventful.reuse.runner import PlanRunner, Step
 from eventful.reuse.runners import runner

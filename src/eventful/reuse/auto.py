@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eventful.cuts import SceneCuts, change
+from eventful.motion import Motion, carry
+from eventful.motion.residual import Residual
 from eventful.ops import Index
 from eventful.policies import Policy
-from eventful.reuse.motion import Motion, carry
 from eventful.reuse.plans import Auto
-from eventful.reuse.residual import Residual
 from eventful.reuse.runner import Found, PlanRunner
+from eventful.stream.cuts import SceneCuts, change
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from eventful.convert import convert, restore
-from eventful.inputs import normalization
 from eventful.policies import KeepAll
 from eventful.stream import Stream
+from eventful.stream.inputs import normalization
 
 Action = Literal["dense", "held", "carried", "gated", "low resolution"]
 

@@ -9,12 +9,12 @@ from typing import Any, final
 from torch import Tensor
 from torch.nn import functional as F
 
-from eventful.blocks import eventful_blocks
+from eventful.block.block import eventful_blocks
 from eventful.convert import convert, restore
 from eventful.counting import BlockSize, dense_operations
+from eventful.motion import Motion, carry
 from eventful.policies import KeepAll
 from eventful.reuse.auto import AutoRunner
-from eventful.reuse.motion import Motion, carry
 from eventful.reuse.plans import Auto, LowResolution, Plan, Skip
 from eventful.reuse.runner import Found, PlanRunner
 

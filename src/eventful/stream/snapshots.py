@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eventful import bindings
-from eventful.bindings import Blocks, binding
-from eventful.policies import KeepAll, Policy, Threshold, TopFraction, TopR, parse
-from eventful.state import BlockState
+from eventful.block import bindings
+from eventful.block.bindings import Blocks, binding
+from eventful.block.state import BlockState
+from eventful.policies import KeepAll, Policy, Threshold, TopFraction, TopR
+from eventful.policies.text import read_token_policy
 
 _KEYS = {
     "digest",
@@ -144,7 +145,7 @@ def policy_texts(policies: Mapping[str, Policy]) -> dict[str, str]:
 
 def parse_policies(texts: Mapping[str, str]) -> dict[str, Policy]:
     """Read the policies back."""
-    return {name: parse(text) for name, text in texts.items()}
+    return {name: read_token_policy(text) for name, text in texts.items()}
 
 
 def write(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

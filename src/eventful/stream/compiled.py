@@ -14,8 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eventful.blocks import EventfulBlock, first_frame, update
-from eventful.state import Step
+from eventful.block.block import EventfulBlock
+from eventful.block.gating import first_frame, update
+from eventful.block.state import Step
 
 FORMS = ("incremental", "dense")
 _VARIANTS = 64  # compiled forms of one function that the compiler may keep: kinds of block times r

@@ -9,12 +9,11 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from eventful.attention import FORMS, Attention, Mapped, Pooling, Windowed
-from eventful.gates import TokenGate
-from eventful.gatings import GATINGS
+from eventful.block.gate import TokenGate
+from eventful.block.options import Options
+from eventful.block.state import STAGES, Binding, Frame, Grid, Stage
 from eventful.ops import Index
-from eventful.options import Options
 from eventful.policies import Policy
-from eventful.state import STAGES, Binding, Frame, Grid, Stage
 
 
 class TokenOperations(NamedTuple):
@@ -29,8 +28,8 @@ class EventfulBlock(nn.Module, ABC):
     """A transformer block that recomputes only what changed.
 
     It takes the place of a pre-norm block and holds that block's submodules under their own names.
-    A family's adapter says what the token-wise parts are; `eventful.gatings` runs them. Without a
-    stream it is the original block.
+    A family's adapter says what the token-wise parts are; `eventful.block.gating` runs them.
+    Without a stream it is the original block.
     """
 
     binding: Binding | None = None
@@ -220,56 +219,10 @@ class EventfulBlock(nn.Module, ABC):
                 f"eventful.restore(model) to train"
             )
 
-    def run(self, x: Tensor, rope: Tensor | None = None, grid: Grid | None = None) -> Tensor:
-        """Process the tokens (batch, tokens, dim) of one frame under the stream's policies.
-
-        Args:
-            x: The tokens.
-            rope: Rotary positions, as the adapter's `to_qkv` takes them.
-            grid: Height and width of the token grid, where windows or relative positions need it.
-        """
-        assert self.binding is not None
-        binding, frame = self.binding, self.binding.frame
-        binding.runs += 1
-        binding.grid = grid
-        first = not binding.state.buffers
-        if not frame.reached:
-            if "qkv" not in self.stages:
-                raise RuntimeError(
-                    f"{self.name} runs first, but the network's only gate sits in another block; "
-                    f"gating='input' needs blocks that run in the order the model holds them in"
-                )
-            frame.flush = [] if first else self._flush(x)
-            frame.reached = True
-        later = frame.update if frame.fixed else update
-        return (frame.first if first else later)(self, x, rope, grid)
-
-    def _flush(self, x: Tensor) -> list[int]:
-        """Ask the stream which rows to flush, given the first gate's reference and input."""
-        assert self.binding is not None
-        c = x if self.options.gate_before_norm else self.norm_1(x)
-        reference = self.binding.state.gates["qkv"].reference
-        patches = slice(self.prefix_tokens, None)
-        return self.binding.frame.on_first_gate(reference[:, patches], c[:, patches])
-
-    def process(self, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
-        """Do what `run` says, by the equations of the gating."""
-        return GATINGS[self.options.gating](self, x, rope, grid)
-
     @property
     def width(self) -> int:
         """Columns of q, k and v."""
         return 3 * self.heads * self.head_dim
-
-
-def first_frame(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
-    """Run a block on the first frame; what a stream compiles apart from `update`."""
-    return block.process(x, rope, grid)
-
-
-def update(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
-    """Run a block on a later frame."""
-    return block.process(x, rope, grid)
 
 
 def eventful_blocks(model: nn.Module) -> dict[str, EventfulBlock]:

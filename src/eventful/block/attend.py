@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from eventful import sampling
 from eventful.attention import Bias, Keys, Windows
-from eventful.buffers import TokenBuffer
+from eventful.block import sampling
+from eventful.block.block import EventfulBlock
+from eventful.block.buffer import TokenBuffer
+from eventful.block.state import Grid
 from eventful.ops import RelativePositions
-from eventful.state import Grid
-
-if TYPE_CHECKING:
-    from eventful.blocks import EventfulBlock
 
 
 def project(

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from eventful.blocks import EventfulBlock
-from eventful.gates import GateState
+from eventful.block.block import EventfulBlock
+from eventful.block.gate import GateState
+from eventful.block.state import Binding
 from eventful.policies import Policy
-from eventful.state import Binding
 
 Blocks = Mapping[str, EventfulBlock]
 

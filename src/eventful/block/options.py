@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eventful.attention import FORMS, AttentionName, Mapped
-from eventful.gates import MEASURES, GateKind, Measure
+from eventful.block.gate import MEASURES, GateKind, Measure
 
 Gating = Literal["paper", "hold", "input"]
 Prefix = Literal["always", "gated"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from eventful.bindings import Blocks, binding
-from eventful.counting import (
+from eventful.block.bindings import Blocks, binding
+from eventful.counting.operations import (
     BlockSize,
     Operations,
     dense_operations,

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eventful import bindings
-from eventful.bindings import Blocks
+from eventful.block import bindings
+from eventful.block.bindings import Blocks
 from eventful.policies import Policy, Threshold, TopFraction, TopR
 
 _KINDS = (TopR, TopFraction, Threshold)

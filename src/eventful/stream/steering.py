@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from eventful import bindings, budget, snapshots
-from eventful.bindings import Blocks
-from eventful.budget import Budget
-from eventful.control import ErrorControl, Held, LatencyControl, positive
+from eventful.block import bindings
+from eventful.block.bindings import Blocks
 from eventful.policies import Policy, Threshold
+from eventful.stream import budget, snapshots
+from eventful.stream.budget import Budget
+from eventful.stream.control import ErrorControl, Held, LatencyControl, positive
 
 
 class Steering:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from eventful.control import Held
 from eventful.counting import Operations
+from eventful.stream.control import Held
 
 
 @dataclass(frozen=True)

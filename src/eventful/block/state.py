@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from eventful.attention import AttentionState
-from eventful.buffers import TokenBuffer
-from eventful.gates import GateState
+from eventful.block.buffer import TokenBuffer
+from eventful.block.gate import GateState
 from eventful.ops import Index
 from eventful.policies import Policy
 

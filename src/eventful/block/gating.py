@@ -4,19 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from eventful import mixing, ops
+from eventful import ops
 from eventful.attention import split_heads
-from eventful.buffers import TokenBuffer
+from eventful.block import attend
+from eventful.block.block import EventfulBlock
+from eventful.block.buffer import TokenBuffer
+from eventful.block.state import Grid, Stage
 from eventful.ops import Index
-from eventful.state import Grid, Stage
 
-if TYPE_CHECKING:
-    from eventful.blocks import EventfulBlock
+
+def run(
+    block: EventfulBlock, x: Tensor, rope: Tensor | None = None, grid: Grid | None = None
+) -> Tensor:
+    """Process the tokens (batch, tokens, dim) of one frame under the stream's policies.
+
+    Args:
+        block: A stream's.
+        x: The tokens.
+        rope: Rotary positions, as the adapter's `to_qkv` takes them.
+        grid: Height and width of the token grid, where windows or relative positions need it.
+    """
+    assert block.binding is not None
+    binding, frame = block.binding, block.binding.frame
+    binding.runs += 1
+    binding.grid = grid
+    first = not binding.state.buffers
+    if not frame.reached:
+        if "qkv" not in block.stages:
+            raise RuntimeError(
+                f"{block.name} runs first, but the network's only gate sits in another block; "
+                f"gating='input' needs blocks that run in the order the model holds them in"
+            )
+        frame.flush = [] if first else _flush(block, x)
+        frame.reached = True
+    later = frame.update if frame.fixed else update
+    return (frame.first if first else later)(block, x, rope, grid)
+
+
+def _flush(block: EventfulBlock, x: Tensor) -> list[int]:
+    """Ask the stream which rows to flush, given the first gate's reference and input."""
+    assert block.binding is not None
+    c = x if block.options.gate_before_norm else block.norm_1(x)
+    reference = block.binding.state.gates["qkv"].reference
+    patches = slice(block.prefix_tokens, None)
+    return block.binding.frame.on_first_gate(reference[:, patches], c[:, patches])
+
+
+def first_frame(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
+    """Run a block on the first frame; what a stream compiles apart from `update`."""
+    return GATINGS[block.options.gating](block, x, rope, grid)
+
+
+def update(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
+    """Run a block on a later frame."""
+    return GATINGS[block.options.gating](block, x, rope, grid)
 
 
 def three_gates(
@@ -38,16 +83,16 @@ def three_gates(
     """
 
     def to_qkv(c: Tensor, index: Index) -> Tensor:
-        return mixing.project(block, c, index.positions, rope, grid)
+        return attend.project(block, c, index.positions, rope, grid)
 
     buffer = _gated(block, "qkv", x, block.norm_1, to_qkv)
     if block.window_size and buffer.slots is None:
         assert grid is not None
-        mixing.order_by_window(block, buffer, x, grid)
+        attend.order_by_window(block, buffer, x, grid)
     qkv = buffer.tokens.to(x.dtype)
-    o = mixing.attend(block, buffer, qkv, grid)
+    o = attend.attend(block, buffer, qkv, grid)
     c = block.mix(o, qkv[..., : block.width + block.extra_width])
-    x, c = mixing.sample(block, x, c, qkv, rope)
+    x, c = attend.sample(block, x, c, qkv, rope)
     x = _residual(block, "proj", x, c, None, block.to_out, hold)
     return _residual(block, "mlp", x, x, block.norm_2, block.to_mlp, hold)
 
@@ -70,9 +115,9 @@ def one_gate(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | 
     index = frame.index
     assert index is not None  # the block with the gate runs first, or `run` refuses
     active = index.gather(x)
-    new = mixing.project(block, block.norm_1(active), index.positions, rope, grid)
-    attend = _attend_in_windows if block.window_size else _attend_from
-    o = attend(block, x, new, index, grid)
+    new = attend.project(block, block.norm_1(active), index.positions, rope, grid)
+    attention = _attend_in_windows if block.window_size else _attend_from
+    o = attention(block, x, new, index, grid)
     c = block.mix(o[None], new[None, :, : block.width + block.extra_width])[0]
     y = active + block.to_out(c)
     y = y + block.to_mlp(block.norm_2(y))
@@ -100,7 +145,7 @@ def _rows_from(
 ) -> Tensor:
     """Attention (batch, active, width) of queries (batch, active, ...) over all keys."""
     q = new[..., : block.width // 3].unflatten(2, (block.heads, -1)).transpose(1, 2)
-    bias = mixing.positions_of(block, new, grid)
+    bias = attend.positions_of(block, new, grid)
     return ops.attend(q, k, v, block.scale, bias)[0].transpose(1, 2).flatten(2)
 
 
@@ -111,8 +156,8 @@ def _attend_in_windows(
     assert grid is not None
     buffer = _write(block, "qkv", index, new, len(x), keep=True)
     if buffer.slots is None:
-        mixing.order_by_window(block, buffer, x, grid)
-    return index.gather(mixing.attend(block, buffer, buffer.tokens.to(x.dtype), grid))
+        attend.order_by_window(block, buffer, x, grid)
+    return index.gather(attend.attend(block, buffer, buffer.tokens.to(x.dtype), grid))
 
 
 def _residual(

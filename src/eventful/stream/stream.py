@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from eventful import bindings, compiled, snapshots
-from eventful.accounts import Account
-from eventful.bindings import binding
-from eventful.blocks import bound_copy, eventful_blocks
+from eventful.block import bindings
+from eventful.block.bindings import binding
+from eventful.block.block import bound_copy, eventful_blocks
+from eventful.block.state import BlockState, Frame
 from eventful.counting import Operations, outside
-from eventful.cuts import SceneCuts, change
-from eventful.inputs import Inputs, refuse
+from eventful.counting.account import Account
 from eventful.policies import Policy, for_gates
-from eventful.state import BlockState, Frame
-from eventful.stats import Stats
-from eventful.steering import Steering
+from eventful.stream import compiled, snapshots
+from eventful.stream.cuts import SceneCuts, change
+from eventful.stream.inputs import Inputs, refuse
+from eventful.stream.stats import Stats
+from eventful.stream.steering import Steering
 
 
 class GateView(NamedTuple):

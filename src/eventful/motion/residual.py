@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eventful.reuse.motion import Motion, carry
+from eventful.motion.carry import carry
+from eventful.motion.flow import Motion
 
 
 class Residual:

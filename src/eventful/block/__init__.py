@@ -1,0 +1,1 @@
+"""The eventful block: gates and buffers around another block's own submodules."""
