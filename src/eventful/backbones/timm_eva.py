@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eventful.backbones import timm_parts as parts
 from eventful.backbones.inventory import account
 from eventful.block.gating import run
+from eventful.block.state import Place
 
 
 @final
@@ -62,4 +63,4 @@ class TimmEvaBlock(parts.TimmPreNormBlock):
         self.check_call(attn_mask, is_causal)
         if self.binding is None:
             return self.original.forward(x, rope=rope)
-        return run(self, x, rope)
+        return run(self, x, Place(rope))

@@ -27,7 +27,7 @@ from torch.nn.modules import activation as torch_activations
 
 from eventful.backbones.inventory import Types, account
 from eventful.block.block import EventfulBlock, TokenOperations
-from eventful.block.state import Grid, Stage
+from eventful.block.state import Place, Stage
 
 TimmAttention = Any  # Attention, AttentionRope or EvaAttention: timm declares no attribute types
 
@@ -103,11 +103,9 @@ class TimmPreNormBlock(TimmParts):
         """Columns of the attention gate behind q, k, v."""
         return 0 if self.attn.gate is None else self.heads * self.head_dim
 
-    def to_qkv(
-        self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
-    ) -> Tensor:
+    def to_qkv(self, c: Tensor, place: Place) -> Tensor:
         """Project to q, k, v with their norms and rotations, and to the attention gate."""
-        return project_qkv(self.attn, c, positions, rope)
+        return project_qkv(self.attn, c, place)
 
     def mix(self, o: Tensor, qkv: Tensor) -> Tensor:
         """Apply the inner norm and the attention gate."""
@@ -176,22 +174,23 @@ def account_attention(attn: TimmAttention, name: str) -> None:
     account(attn, name, children, own, called=False)
 
 
-def project_qkv(attn: TimmAttention, c: Tensor, positions: Tensor, rope: Tensor | None) -> Tensor:
+def project_qkv(attn: TimmAttention, c: Tensor, place: Place) -> Tensor:
     """Compute q, k, v, and the attention gate where there is one, of some tokens.
 
     Args:
         attn: The block's attention module.
         c: (total, dim) normed tokens.
-        positions: (total,) each token's place in its row.
-        rope: timm's concatenated sine and cosine, (patches, 2 * rotary) or with heads in front.
+        place: Where they stand; its `rope` is timm's concatenated sine and cosine,
+            (patches, 2 * rotary) or with heads in front.
 
     Returns:
         (total, 3 * heads * head_dim) or (total, 4 * heads * head_dim).
     """
     q, k, v = _project(attn, c)
     q, k = attn.q_norm(q), attn.k_norm(k)
-    if rope is not None:
-        table = _rotation_table(rope, attn.num_prefix_tokens, positions)
+    if place.rope is not None:
+        assert place.positions is not None
+        table = _rotation_table(place.rope, attn.num_prefix_tokens, place.positions)
         half = attn.rotate_half
         q = apply_rot_embed_cat(q, table, half=half).type_as(v)
         k = apply_rot_embed_cat(k, table, half=half).type_as(v)

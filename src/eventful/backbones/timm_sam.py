@@ -12,7 +12,7 @@ from eventful.backbones import timm_parts as parts
 from eventful.backbones.inventory import Types, account
 from eventful.block.block import TokenOperations
 from eventful.block.gating import run
-from eventful.block.state import Grid, Stage
+from eventful.block.state import Grid, Place, Stage
 
 
 @final
@@ -65,9 +65,7 @@ class TimmSamBlock(parts.TimmParts):
             return None
         return (self.window_size, self.window_size) if self.window_size else grid
 
-    def to_qkv(
-        self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
-    ) -> Tensor:
+    def to_qkv(self, c: Tensor, place: Place) -> Tensor:
         """Project to q, k, v with their norms."""
         attn = self.attn
         q, k, v = attn.qkv(c).unflatten(1, (3, self.heads, -1)).unbind(1)
@@ -108,7 +106,7 @@ class TimmSamBlock(parts.TimmParts):
         if self.binding is None:
             return self.original.forward(x)
         _, height, width, _ = x.shape
-        return run(self, x.flatten(1, 2), grid=(height, width)).unflatten(1, (height, width))
+        return run(self, x.flatten(1, 2), Place(grid=(height, width))).unflatten(1, (height, width))
 
 
 def relative_table(q: Tensor, position: Tensor, size: int, rel_pos: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from eventful.backbones import timm_parts as parts
 from eventful.backbones.inventory import account
 from eventful.block.gating import run
+from eventful.block.state import Place
 
 
 @final
@@ -54,4 +55,4 @@ class TimmBlock(parts.TimmPreNormBlock):
     ) -> Tensor:
         """Process tokens (batch, tokens, dim), with the signature of the original block."""
         self.check_call(attn_mask, is_causal)
-        return self.original.forward(x) if self.binding is None else run(self, x)
+        return self.original.forward(x) if self.binding is None else run(self, x, Place())

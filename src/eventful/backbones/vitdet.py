@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from eventful.backbones.inventory import Types, account
 from eventful.block.block import EventfulBlock, TokenOperations
 from eventful.block.gating import run
-from eventful.block.state import Grid, Stage
+from eventful.block.state import Grid, Place, Stage
 from eventful.models.vitdet.attention import Attention
 from eventful.models.vitdet.backbone import Mlp
 
@@ -75,9 +75,7 @@ class VitDetBlock(EventfulBlock):
         """Normalise the input of the MLP branch."""
         return self.norm2(x)
 
-    def to_qkv(
-        self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
-    ) -> Tensor:
+    def to_qkv(self, c: Tensor, place: Place) -> Tensor:
         """Project to q, k, v."""
         return self.attn.qkv(c)
 
@@ -111,7 +109,7 @@ class VitDetBlock(EventfulBlock):
         if self.binding is None:
             return self.original.forward(x)
         _, height, width, _ = x.shape
-        return run(self, x.flatten(1, 2), grid=(height, width)).unflatten(1, (height, width))
+        return run(self, x.flatten(1, 2), Place(grid=(height, width))).unflatten(1, (height, width))
 
 
 def _account_norm(norm: nn.Module, name: str) -> None:

@@ -9,27 +9,29 @@ from eventful.attention import Bias, Keys, Windows
 from eventful.block import sampling
 from eventful.block.block import EventfulBlock
 from eventful.block.buffer import TokenBuffer
-from eventful.block.state import Grid
+from eventful.block.state import Grid, Place
 from eventful.ops import RelativePositions
 
 
-def project(
-    block: EventfulBlock, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
-) -> Tensor:
+def project(block: EventfulBlock, c: Tensor, place: Place) -> Tensor:
     """Compute what the QKV buffer holds of some tokens (total, dim): q, k, v and what follows."""
-    qkv = block.to_qkv(c, positions, rope, grid)
-    if not block.table_width(grid):
+    qkv = block.to_qkv(c, place)
+    if not block.table_width(place.grid):
         return qkv
-    assert grid is not None
-    return torch.cat([qkv, _tables(block, qkv, positions, grid).flatten(1)], dim=1)
+    assert place.grid is not None
+    assert place.positions is not None
+    return torch.cat([qkv, tables(block, qkv, place.positions, place.grid).flatten(1)], dim=1)
 
 
-def order_by_window(block: EventfulBlock, buffer: TokenBuffer, x: Tensor, grid: Grid) -> None:
+def order_by_window(
+    block: EventfulBlock, buffer: TokenBuffer, x: Tensor, grid: Grid | None
+) -> None:
     """Put the tokens of a new QKV buffer in window order, padding among them."""
+    assert grid is not None
     windows = Windows(grid, block.window_size)
     nothing = x.new_zeros(1, x.shape[-1])
     first = torch.zeros(1, dtype=torch.int64, device=x.device)
-    padding = project(block, nothing, first, None, grid)
+    padding = project(block, nothing, Place(None, grid, first))
     buffer.reorder(windows.slots(x.device), windows.places, padding[0])
 
 
@@ -85,7 +87,7 @@ def relative_positions(block: EventfulBlock, qkv: Tensor, grid: Grid | None) -> 
     side = block.window_size
     positions = torch.arange(places, device=qkv.device) % (side**2 or places)
     grid = (side, side) if side else grid
-    table = _tables(block, qkv.flatten(0, 1), positions.repeat(batch), grid)
+    table = tables(block, qkv.flatten(0, 1), positions.repeat(batch), grid)
     return RelativePositions(table.unflatten(0, (batch, places)).transpose(1, 2), lines)
 
 
@@ -135,7 +137,7 @@ def _keys(pooled: TokenBuffer, dtype: torch.dtype) -> Keys:
     return Keys(pooled.tokens.to(dtype), pooled.index, pooled.before.to(dtype))
 
 
-def _tables(block: EventfulBlock, qkv: Tensor, positions: Tensor, grid: Grid) -> Tensor:
+def tables(block: EventfulBlock, qkv: Tensor, positions: Tensor, grid: Grid) -> Tensor:
     """Tables of relative positions (total, heads, lines) of queries (total, ...)."""
     q = qkv[:, : block.width // 3].unflatten(1, (block.heads, -1))
     table, pooling = block.relative_tables(q, positions, grid), block.pooling(grid)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eventful.attention import FORMS, Attention, Mapped, Pooling, Windowed
 from eventful.block.gate import TokenGate
 from eventful.block.options import Options
-from eventful.block.state import STAGES, Binding, Frame, Grid, Stage
+from eventful.block.state import STAGES, Binding, Frame, Grid, Place, Stage
 from eventful.ops import Index
 from eventful.policies import Policy
 
@@ -91,6 +91,11 @@ class EventfulBlock(nn.Module, ABC):
     @abstractmethod
     def scale(self) -> float:
         """Factor on the scores q . k."""
+
+    @property
+    def dim(self) -> int:
+        """D, the size of a token."""
+        return self.linears()["proj"][-1].outputs
 
     @property
     def window_size(self) -> int:
@@ -173,9 +178,7 @@ class EventfulBlock(nn.Module, ABC):
         """Normalise the input of the attention branch, (..., dim)."""
 
     @abstractmethod
-    def to_qkv(
-        self, c: Tensor, positions: Tensor, rope: Tensor | None, grid: Grid | None
-    ) -> Tensor:
+    def to_qkv(self, c: Tensor, place: Place) -> Tensor:
         """Project tokens (total, dim) to q, k, v (total, 3 * heads * head_dim), positions applied.
 
         Columns behind these (`extra_width`) are buffered too, for `mix`.

@@ -13,25 +13,25 @@ from eventful.attention import split_heads
 from eventful.block import attend
 from eventful.block.block import EventfulBlock
 from eventful.block.buffer import TokenBuffer
-from eventful.block.state import Grid, Stage
+from eventful.block.state import Grid, Place, Stage
+from eventful.block.work import compute
 from eventful.ops import Index
 
 
-def run(
-    block: EventfulBlock, x: Tensor, rope: Tensor | None = None, grid: Grid | None = None
-) -> Tensor:
+def run(block: EventfulBlock, x: Tensor, place: Place = Place()) -> Tensor:
     """Process the tokens (batch, tokens, dim) of one frame under the stream's policies.
 
     Args:
         block: A stream's.
         x: The tokens.
-        rope: Rotary positions, as the adapter's `to_qkv` takes them.
-        grid: Height and width of the token grid, where windows or relative positions need it.
+        place: Where the tokens stand.
     """
     assert block.binding is not None
     binding, frame = block.binding, block.binding.frame
     binding.runs += 1
-    binding.grid = grid
+    binding.grid = place.grid
+    if frame.work is not None:
+        return compute(block, x, place, frame.work)
     first = not binding.state.buffers
     if not frame.reached:
         if "qkv" not in block.stages:
@@ -42,7 +42,7 @@ def run(
         frame.flush = [] if first else _flush(block, x)
         frame.reached = True
     later = frame.update if frame.fixed else update
-    return (frame.first if first else later)(block, x, rope, grid)
+    return (frame.first if first else later)(block, x, place)
 
 
 def _flush(block: EventfulBlock, x: Tensor) -> list[int]:
@@ -54,19 +54,17 @@ def _flush(block: EventfulBlock, x: Tensor) -> list[int]:
     return block.binding.frame.on_first_gate(reference[:, patches], c[:, patches])
 
 
-def first_frame(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
+def first_frame(block: EventfulBlock, x: Tensor, place: Place) -> Tensor:
     """Run a block on the first frame; what a stream compiles apart from `update`."""
-    return GATINGS[block.options.gating](block, x, rope, grid)
+    return GATINGS[block.options.gating](block, x, place)
 
 
-def update(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
+def update(block: EventfulBlock, x: Tensor, place: Place) -> Tensor:
     """Run a block on a later frame."""
-    return GATINGS[block.options.gating](block, x, rope, grid)
+    return GATINGS[block.options.gating](block, x, place)
 
 
-def three_gates(
-    block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None, hold: bool = False
-) -> Tensor:
+def three_gates(block: EventfulBlock, x: Tensor, place: Place, hold: bool = False) -> Tensor:
     """Run a block with a gate and a buffer around each token-wise operation (paper, figure 3).
 
         b_qkv[J]   <- qkv(norm_1(x)[J])           J  chosen by the gate `qkv`
@@ -83,21 +81,20 @@ def three_gates(
     """
 
     def to_qkv(c: Tensor, index: Index) -> Tensor:
-        return attend.project(block, c, index.positions, rope, grid)
+        return attend.project(block, c, place.at(index.positions))
 
     buffer = _gated(block, "qkv", x, block.norm_1, to_qkv)
     if block.window_size and buffer.slots is None:
-        assert grid is not None
-        attend.order_by_window(block, buffer, x, grid)
+        attend.order_by_window(block, buffer, x, place.grid)
     qkv = buffer.tokens.to(x.dtype)
-    o = attend.attend(block, buffer, qkv, grid)
+    o = attend.attend(block, buffer, qkv, place.grid)
     c = block.mix(o, qkv[..., : block.width + block.extra_width])
-    x, c = attend.sample(block, x, c, qkv, rope)
+    x, c = attend.sample(block, x, c, qkv, place.rope)
     x = _residual(block, "proj", x, c, None, block.to_out, hold)
     return _residual(block, "mlp", x, x, block.norm_2, block.to_mlp, hold)
 
 
-def one_gate(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | None) -> Tensor:
+def one_gate(block: EventfulBlock, x: Tensor, place: Place) -> Tensor:
     """Run a block on the tokens that the network's only gate, the first block's `qkv`, picks.
 
         kv[J]  <- the keys and values of qkv(norm_1(x[J]))
@@ -115,9 +112,9 @@ def one_gate(block: EventfulBlock, x: Tensor, rope: Tensor | None, grid: Grid | 
     index = frame.index
     assert index is not None  # the block with the gate runs first, or `run` refuses
     active = index.gather(x)
-    new = attend.project(block, block.norm_1(active), index.positions, rope, grid)
+    new = attend.project(block, block.norm_1(active), place.at(index.positions))
     attention = _attend_in_windows if block.window_size else _attend_from
-    o = attention(block, x, new, index, grid)
+    o = attention(block, x, new, index, place.grid)
     c = block.mix(o[None], new[None, :, : block.width + block.extra_width])[0]
     y = active + block.to_out(c)
     y = y + block.to_mlp(block.norm_2(y))
@@ -216,7 +213,7 @@ def _write(
     return buffers[stage]
 
 
-GATINGS: dict[str, Callable[[EventfulBlock, Tensor, Tensor | None, Grid | None], Tensor]] = {
+GATINGS: dict[str, Callable[[EventfulBlock, Tensor, Place], Tensor]] = {
     "paper": three_gates,
     "hold": partial(three_gates, hold=True),
     "input": one_gate,

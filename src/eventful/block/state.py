@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,62 @@ from eventful.policies import Policy
 Stage = Literal["qkv", "proj", "mlp"]
 STAGES: tuple[Stage, ...] = ("qkv", "proj", "mlp")
 Grid = tuple[int, int]
-Step = Callable[[Any, Tensor, Tensor | None, Grid | None], Tensor]
+
+
+class Place(NamedTuple):
+    """Where tokens stand.
+
+    Attributes:
+        rope: Rotary positions of the whole frame, as the adapter's `to_qkv` takes them.
+        grid: Height and width of the token grid, where windows or relative positions need it.
+        positions: (total,) each token's place in its row; None for all tokens in order.
+    """
+
+    rope: Tensor | None = None
+    grid: Grid | None = None
+    positions: Tensor | None = None
+
+    def at(self, positions: Tensor) -> Place:
+        """The same frame, other tokens."""
+        return self._replace(positions=positions)
+
+
+Step = Callable[[Any, Tensor, Place], Tensor]
+
+
+@dataclass
+class Pass:
+    """The chosen tokens of one frame on their way through all blocks of a stream.
+
+    Attributes:
+        index: The tokens to compute: all of a dense row, none of a carried or held one.
+        keep: Keep keys and values for frames on which only some tokens are computed.
+        linked: Blocks that take the output of the block before as it is.
+        shown: What readers of a tap see, (batch, tokens, dim) by the tap's name; computed tokens
+            are written over it.
+        taps: Blocks whose whole output is wanted in `outputs`; None for all.
+        state_dtype: What keys and values are kept in; None keeps them as they come.
+        tokens: (total, dim) the chosen tokens between two blocks.
+        inputs: What each block was handed, where all taps are wanted.
+        outputs: Outputs (batch, tokens, dim) of a frame of which every token is computed.
+    """
+
+    index: Index
+    keep: bool
+    linked: frozenset[str] = frozenset()
+    shown: dict[str, Tensor] = field(default_factory=dict)
+    taps: frozenset[str] | None = None
+    state_dtype: torch.dtype | None = None
+    tokens: Tensor | None = None
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def note(self, name: str, x: Tensor, y: Tensor) -> None:
+        """Take note of what a block took and gave."""
+        if self.taps is None:
+            self.inputs[name] = x
+        if self.taps is None or name in self.taps:
+            self.outputs[name] = y
 
 
 @dataclass
@@ -29,7 +84,7 @@ class Frame:
         on_first_gate: Called once a frame, by the first gate and before any state changes, with
             its reference u and its input c, (batch, patch tokens, dim) each; returns the batch
             rows of which every token is to be updated, and may raise.
-        first: Runs a block on the first frame: (block, tokens, rope, grid) to tokens.
+        first: Runs a block on the first frame: (block, tokens, place) to tokens.
         update: Runs a block on later frames that are `fixed`. On others it is not compiled: where
             some rows are flushed, shapes depend on values.
         state_dtype: What references and buffers are kept in; None keeps them as they come.
@@ -40,6 +95,7 @@ class Frame:
         flush: Rows of which every token is updated on this frame.
         reached: Whether the first gate has been reached on this frame.
         index: What the first gate let through, where it is the only one.
+        work: The pass, under a frame policy; no gate is asked then.
     """
 
     on_first_gate: Callable[[Tensor, Tensor], list[int]]
@@ -52,6 +108,7 @@ class Frame:
     flush: list[int] = field(default_factory=list)
     reached: bool = False
     index: Index | None = None
+    work: Pass | None = None
 
 
 @dataclass
@@ -63,12 +120,15 @@ class BlockState:
         buffers: By stage, and "pooled": keys and values averaged over cells, where they are.
         attention: What the attention form remembers.
         kept: (batch, kept) the tokens that the block hands on, where it does not hand on all.
+        kv: (batch, places, 2 * width) keys and values, under a frame policy; in window order where
+            attention stays within windows.
     """
 
     gates: dict[Stage, GateState] = field(default_factory=dict)
     buffers: dict[Stage | Literal["pooled"], TokenBuffer] = field(default_factory=dict)
     attention: AttentionState | None = None
     kept: Tensor | None = None
+    kv: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -89,8 +149,8 @@ class BlockState:
                 named[f"{stage}.slots"] = buffer.slots
         if self.attention is not None:
             named |= {f"attention.{name}": t for name, t in self.attention.tensors.items()}
-        if self.kept is not None:
-            named["kept"] = self.kept
+        more = {"kept": self.kept, "kv": self.kv}
+        named |= {name: tensor for name, tensor in more.items() if tensor is not None}
         return named
 
     def undo_(self) -> None:
@@ -106,6 +166,8 @@ class BlockState:
     @classmethod
     def from_tensors(cls, named: dict[str, Tensor], turn: int) -> BlockState:
         """Build a state from what `tensors` gave and the attention state's turn."""
+        if "mlp.buffer" not in named:
+            return cls(kv=named.get("kv"))
         device = next(iter(named.values())).device
         nothing = (0,) * len(named["mlp.buffer"])  # was done on the last frame
         attention = AttentionState(

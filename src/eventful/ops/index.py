@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -50,6 +52,12 @@ class Index:
         return cls(flat, (active,) * batch, tokens)
 
     @classmethod
+    def from_rows(cls, rows: Sequence[Tensor], tokens: int) -> Index:
+        """Build the set from the ascending positions of each row."""
+        flat = torch.cat([own + row * tokens for row, own in enumerate(rows)])
+        return cls(flat, tuple(map(len, rows)), tokens)
+
+    @classmethod
     def everything(cls, batch: int, tokens: int, device: torch.device | None = None) -> Index:
         """Build the set of all tokens, as on the first frame."""
         return cls(torch.arange(batch * tokens, device=device), (tokens,) * batch, tokens)
@@ -58,6 +66,16 @@ class Index:
     def is_everything(self) -> bool:
         """Whether every token of every row is in the set, in order."""
         return self.ascending and all(count == self.tokens for count in self.counts)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether no token is in the set."""
+        return not any(self.counts)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Where the tokens of each row begin in `flat`."""
+        return (0, *accumulate(self.counts))[:-1]
 
     @property
     def is_even(self) -> bool:
