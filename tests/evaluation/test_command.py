@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from eventful import TopR
 from eventful.cli import evaluating as command
 from eventful.evaluation import TASKS, Choice
-from eventful.evaluation.outputs import paper_points
-from eventful.evaluation.plots import plot
+from eventful.evaluation.reports.beside_paper import plot
+from eventful.evaluation.reports.files import paper_points
 from tests.evaluation import data
 
 POLICIES = (TopR(4), TopR(8))

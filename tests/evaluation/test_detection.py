@@ -9,7 +9,7 @@ import eventful
 from eventful import KeepAll, Stream, TopR
 from eventful.datasets import Boxes, ImageNetVID
 from eventful.evaluation import VARIANTS, Choice, Setting
-from eventful.evaluation.detection import DetectionTask, _packed
+from eventful.evaluation.tasks.detection import DetectionTask, _packed
 from eventful.models.vitdet import Detections, ViTDetBackbone
 from tests.evaluation import data
 

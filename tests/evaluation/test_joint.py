@@ -2,9 +2,9 @@
 
 import pytest
 
-from eventful.evaluation.joint import Joint
-from eventful.evaluation.propagation import DavisPropagation
-from eventful.evaluation.saliency import DavisSaliency
+from eventful.evaluation.tasks.joint import Joint
+from eventful.evaluation.tasks.propagation import DavisPropagation
+from eventful.evaluation.tasks.saliency import DavisSaliency
 from tests.evaluation import annotated_data as data
 
 KINDS = (DavisSaliency, DavisPropagation)

@@ -7,8 +7,8 @@ from torch import nn
 
 from eventful import TopR
 from eventful.evaluation import combined
-from eventful.evaluation.runner import Runner
-from eventful.evaluation.token_runner import Models, TokenRunner
+from eventful.evaluation.runners.frames import Runner
+from eventful.evaluation.runners.tokens import Models, TokenRunner
 from eventful.reuse import Auto, Skip
 
 

@@ -7,12 +7,12 @@ from PIL import Image
 
 from eventful.datasets import CDnet, Davis
 from eventful.evaluation import combined, evaluate
-from eventful.evaluation.crowd import Crowd, CrowdTask
-from eventful.evaluation.joint import Joint
-from eventful.evaluation.pictures import AMBER, boxed, enlarged, tinted
-from eventful.evaluation.propagation import DavisPropagation
-from eventful.evaluation.saliency import CDnetSaliency, DavisSaliency
-from eventful.evaluation.sheets import sheet, shown, spread
+from eventful.evaluation.reports.sheets import sheet, shown, spread
+from eventful.evaluation.tasks.crowd import Crowd, CrowdTask
+from eventful.evaluation.tasks.joint import Joint
+from eventful.evaluation.tasks.pictures import AMBER, boxed, enlarged, tinted
+from eventful.evaluation.tasks.propagation import DavisPropagation
+from eventful.evaluation.tasks.saliency import CDnetSaliency, DavisSaliency
 from tests.evaluation import annotated_data as data
 
 GATED, HELD = combined(["input"], ["top:3", "skip:5"])

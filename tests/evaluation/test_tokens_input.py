@@ -6,9 +6,9 @@ from PIL import Image
 
 from eventful.datasets import Davis
 from eventful.evaluation import Setting, combined, evaluate, report
-from eventful.evaluation.crowd import Crowd, CrowdTask
-from eventful.evaluation.propagation import DavisPropagation
-from eventful.evaluation.saliency import DavisSaliency
+from eventful.evaluation.tasks.crowd import Crowd, CrowdTask
+from eventful.evaluation.tasks.propagation import DavisPropagation
+from eventful.evaluation.tasks.saliency import DavisSaliency
 from tests.evaluation import annotated_data as data
 from tests.evaluation.annotated_data import davis, make, rows
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from eventful.evaluation.labels import Carrying, Labels, mask_of
-from eventful.evaluation.maps import MapCounts, MapScores, map_scores
-from eventful.evaluation.masks import boundary, boundary_f, dilated, region_j, statistics
-from eventful.evaluation.probe import fit
-from eventful.evaluation.token_errors import TokenErrors, fitted_frame, share, summarised
+from eventful.evaluation.measures.errors import TokenErrors, summarised
+from eventful.evaluation.measures.labels import Carrying, Labels, mask_of
+from eventful.evaluation.measures.maps import MapCounts, MapScores, map_scores
+from eventful.evaluation.measures.masks import boundary, boundary_f, dilated, region_j, statistics
+from eventful.evaluation.measures.patches import fitted_frame, share
+from eventful.evaluation.measures.probe import fit
 
 
 def scores_of(*frames):

@@ -9,11 +9,11 @@ import torch
 from eventful import KeepAll, TopR
 from eventful.datasets import CDnet, Davis
 from eventful.evaluation import Setting, combined, evaluate
-from eventful.evaluation.crowd import Crowd, CrowdTask
-from eventful.evaluation.masks import region_j
-from eventful.evaluation.propagation import DavisPropagation
-from eventful.evaluation.saliency import CDnetSaliency, DavisSaliency
-from eventful.evaluation.token_runner import TokenRunner
+from eventful.evaluation.measures.masks import region_j
+from eventful.evaluation.runners.tokens import TokenRunner
+from eventful.evaluation.tasks.crowd import Crowd, CrowdTask
+from eventful.evaluation.tasks.propagation import DavisPropagation
+from eventful.evaluation.tasks.saliency import CDnetSaliency, DavisSaliency
 from tests.evaluation import annotated_data as data
 from tests.evaluation.annotated_data import davis, make, rows
 

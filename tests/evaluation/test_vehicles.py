@@ -13,10 +13,10 @@ from torch import nn
 from eventful import TopR
 from eventful.datasets.regions import Regions, moving_regions
 from eventful.evaluation import Setting, evaluate
-from eventful.evaluation.precision import Boxes, average_precision
-from eventful.evaluation.token_errors import fitted_frame
-from eventful.evaluation.token_runner import Models, TokenRunner
-from eventful.evaluation.vehicles import CDnetVehicles, highway, parts
+from eventful.evaluation.measures.boxes import Boxes, average_precision
+from eventful.evaluation.measures.patches import fitted_frame
+from eventful.evaluation.runners.tokens import Models, TokenRunner
+from eventful.evaluation.tasks.vehicles import CDnetVehicles, highway, parts
 from eventful.models.saliency import saliency_vit
 from eventful.models.vehicles import vehicle_detector
 from eventful.models.vitdet import Detections

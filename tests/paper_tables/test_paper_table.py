@@ -138,7 +138,7 @@ def test_it_goes_on_where_it_was(small, vid, weights, tmp_path, monkeypatch):
     small(DETECTION[:2])
     options = {"weights": weights / "vid.safetensors"}
     result, _ = run(vid, tmp_path, **options)
-    monkeypatch.setattr("eventful.evaluation.runner.Runner.__call__", None)  # would fail
+    monkeypatch.setattr("eventful.evaluation.Runner.__call__", None)  # would fail
     assert run(vid, tmp_path, **options)[0] == result
 
 

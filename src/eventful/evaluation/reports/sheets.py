@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from eventful.datasets import Sample
-from eventful.evaluation.pictures import AMBER, tinted
+from eventful.evaluation.measures.errors import relative_error
 from eventful.evaluation.settings import Setting
-from eventful.evaluation.token_errors import relative_error
-from eventful.evaluation.tokens import TokenTask
+from eventful.evaluation.tasks.pictures import AMBER, tinted
+from eventful.evaluation.tasks.token_task import TokenTask
 
 FRAMES, VIDEOS = 5, 3
 _SPAN = 100  # frames behind the first quarter that pictures are taken from at most
@@ -138,8 +138,8 @@ def sheet(task: TokenTask[Any], setting: Setting, path: Path, name: str | None =
         >>> from PIL import Image
         >>> from eventful.datasets import Davis
         >>> from eventful.evaluation import combined, evaluate
-        >>> from eventful.evaluation.saliency import DavisSaliency
-        >>> from eventful.evaluation.token_runner import Models
+        >>> from eventful.evaluation.tasks.saliency import DavisSaliency
+        >>> from eventful.evaluation.runners.tokens import Models
         >>> from eventful.models.saliency import saliency_vit
         >>> root = Path(tempfile.mkdtemp())
         >>> for part, kind in (("JPEGImages", "jpg"), ("Annotations", "png")):

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from eventful import reuse
-from eventful.evaluation.runner import FrameRunner, Runner, Step
+from eventful.evaluation.measures.patches import Size
+from eventful.evaluation.runners.frames import FrameRunner, Runner, Step
 from eventful.evaluation.settings import Setting
 
-Size = tuple[int, int]
 Make = Callable[[nn.Module, Setting], FrameRunner]
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eventful.datasets import Problem
+from eventful.evaluation.scores import SettingReport
 from eventful.evaluation.settings import Setting
 from eventful.evaluation.store import Result, Store
-from eventful.evaluation.summary import SettingReport, summarize
+from eventful.evaluation.summary import summarize
 from eventful.evaluation.task import Named, Task
 from eventful.stream.snapshots import digest
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eventful.evaluation.curves import curves
-from eventful.evaluation.plots import heading, plot
-from eventful.evaluation.running import Evaluation
-from eventful.evaluation.summary import SettingReport
+from eventful.evaluation.evaluate import Evaluation
+from eventful.evaluation.reports.beside_paper import heading, plot
+from eventful.evaluation.reports.curves import curves
+from eventful.evaluation.scores import SettingReport
 from eventful.evaluation.task import Task
 from eventful.paper.tables import ENTRIES
 from eventful.provenance import commit, machine, version, write_json

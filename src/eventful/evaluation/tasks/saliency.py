@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eventful.datasets import CDnet, Motion, Sample, Video
-from eventful.evaluation.maps import MapCounts, map_scores
-from eventful.evaluation.pictures import tinted
-from eventful.evaluation.task import Arrays, Scores
-from eventful.evaluation.token_runner import Models, Size
-from eventful.evaluation.tokens import TokenTask
+from eventful.evaluation.measures.maps import MapCounts, map_scores
+from eventful.evaluation.measures.patches import Size
+from eventful.evaluation.runners.tokens import Models
+from eventful.evaluation.scores import Arrays, Scores
+from eventful.evaluation.tasks.pictures import tinted
+from eventful.evaluation.tasks.token_task import TokenTask
 
 EVERY = 4
 WARM_UP = 8

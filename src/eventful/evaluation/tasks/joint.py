@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from eventful.datasets import Sample
-from eventful.evaluation.task import Arrays, Scores
-from eventful.evaluation.token_runner import Size
-from eventful.evaluation.tokens import Judge, TokenTask
+from eventful.evaluation.measures.patches import Size
+from eventful.evaluation.scores import Arrays, Scores
+from eventful.evaluation.tasks.token_task import Judge, TokenTask
 
 
 @final
@@ -36,9 +36,9 @@ class Joint(TokenTask[Any]):
         >>> from PIL import Image
         >>> from eventful.datasets import Davis
         >>> from eventful.evaluation import combined, evaluate
-        >>> from eventful.evaluation.propagation import DavisPropagation
-        >>> from eventful.evaluation.saliency import DavisSaliency
-        >>> from eventful.evaluation.token_runner import Models
+        >>> from eventful.evaluation.tasks.propagation import DavisPropagation
+        >>> from eventful.evaluation.tasks.saliency import DavisSaliency
+        >>> from eventful.evaluation.runners.tokens import Models
         >>> from eventful.models.saliency import saliency_vit
         >>> root = Path(tempfile.mkdtemp())
         >>> for part, kind in (("JPEGImages", "jpg"), ("Annotations", "png")):

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from eventful.datasets.regions import Regions
-from eventful.evaluation.detection import MeanAveragePrecision
 from eventful.models.vitdet import Detections
+
+try:
+    import pycocotools as _pycocotools  # noqa: F401
+    from torchmetrics.detection import MeanAveragePrecision
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"mean average precision needs {error.name}; pip install 'eventful-transformers[eval]'",
+        name=error.name,
+    ) from error
 
 
 @final

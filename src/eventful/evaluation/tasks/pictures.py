@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eventful.evaluation.token_runner import Size
+from eventful.evaluation.measures.patches import Size
 
 GREEN, RED, BLUE, AMBER = (0.1, 0.9, 0.2), (1.0, 0.15, 0.1), (0.2, 0.5, 1.0), (1.0, 0.7, 0.0)
 _COVER = 0.65  # of what a tint hides where it is strongest

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eventful.evaluation.phases import pooled
+from eventful.evaluation.reports.plan_phases import pooled
 
 
 class Family(NamedTuple):

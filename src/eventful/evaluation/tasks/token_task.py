@@ -13,20 +13,15 @@ import torch
 from torch import Tensor
 
 from eventful.datasets import Sample, Videos
-from eventful.evaluation.kept import DenseTokens
-from eventful.evaluation.pictures import GREEN, tinted
+from eventful.evaluation.measures.against_dense import quality_report
+from eventful.evaluation.measures.errors import TokenErrors, summarised
+from eventful.evaluation.measures.patches import OBJECT_SHARE, Size, fitted_frame, share
+from eventful.evaluation.runners.tokens import Models, TokenRunner
+from eventful.evaluation.scores import Arrays, Scores, SettingReport
 from eventful.evaluation.settings import Setting
-from eventful.evaluation.summary import SettingReport
-from eventful.evaluation.task import Arrays, Scores, Task
-from eventful.evaluation.token_errors import (
-    OBJECT_SHARE,
-    TokenErrors,
-    fitted_frame,
-    share,
-    summarised,
-)
-from eventful.evaluation.token_report import quality_report
-from eventful.evaluation.token_runner import Models, Size, TokenRunner
+from eventful.evaluation.task import Task
+from eventful.evaluation.tasks.dense_tokens import DenseTokens
+from eventful.evaluation.tasks.pictures import GREEN, tinted
 from eventful.video.geometry import fitted
 
 PATCH = 14

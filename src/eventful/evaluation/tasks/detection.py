@@ -11,19 +11,12 @@ import torch
 from torch import Tensor
 
 from eventful.datasets import Boxes, ImageNetVID, Sample, Video
-from eventful.evaluation.runner import Runner
+from eventful.evaluation.measures.boxes import MeanAveragePrecision
+from eventful.evaluation.runners.frames import Runner
+from eventful.evaluation.scores import Arrays, Scores
 from eventful.evaluation.settings import Setting
-from eventful.evaluation.task import Arrays, Scores, Task
+from eventful.evaluation.task import Task
 from eventful.models.vitdet import Detections, ViTDet
-
-try:
-    import pycocotools as _pycocotools  # noqa: F401
-    from torchmetrics.detection import MeanAveragePrecision
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"mean average precision needs {error.name}; pip install 'eventful-transformers[eval]'",
-        name=error.name,
-    ) from error
 
 _PATCH = 16
 Scored = tuple[Detections, Boxes]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
-from eventful.evaluation.summary import SettingReport
+from eventful.evaluation.scores import SettingReport
 
 _ERRORS = {"error": "relative_error", "error_objects": "relative_error_objects"}
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from eventful.datasets import CDnet, Motion, Sample, Video
 from eventful.datasets.cdnet import video_folders
 from eventful.datasets.regions import moving_regions
-from eventful.evaluation.pictures import BLUE, GREEN, boxed
-from eventful.evaluation.precision import Boxes, average_precision
-from eventful.evaluation.task import Arrays, Scores
-from eventful.evaluation.token_runner import Models, Size
-from eventful.evaluation.tokens import PATCH, TokenTask
+from eventful.evaluation.measures.boxes import Boxes, average_precision
+from eventful.evaluation.measures.patches import Size
+from eventful.evaluation.runners.tokens import Models
+from eventful.evaluation.scores import Arrays, Scores
+from eventful.evaluation.tasks.pictures import BLUE, GREEN, boxed
+from eventful.evaluation.tasks.token_task import PATCH, TokenTask
 from eventful.models.vehicles import VehicleDetector, vehicle_detector
 from eventful.models.vitdet import Detections
 from eventful.stream.snapshots import digest

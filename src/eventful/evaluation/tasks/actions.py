@@ -12,9 +12,10 @@ from torch import Tensor
 
 from eventful.counting import Observer
 from eventful.datasets import Clip, EpicKitchens, Kinetics
-from eventful.evaluation.runner import Runner
+from eventful.evaluation.runners.frames import Runner
+from eventful.evaluation.scores import Arrays, Scores
 from eventful.evaluation.settings import Setting
-from eventful.evaluation.task import Arrays, Scores, Task
+from eventful.evaluation.task import Task
 from eventful.models.vivit import ViViT, tubelets
 
 _PAPER = {"epic": ("vivit_b_epic", 320), "kinetics": ("vivit_b_kinetics", 224)}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eventful.evaluation.token_runner import Size
+from eventful.evaluation.measures.patches import Size
 
 
 @dataclass(frozen=True)

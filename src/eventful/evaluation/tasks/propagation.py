@@ -9,13 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from eventful.datasets import Sample, Video
-from eventful.evaluation.labels import Carrying, Labels, mask_of
-from eventful.evaluation.masks import boundary_f, region_j, statistics
-from eventful.evaluation.pictures import tinted
-from eventful.evaluation.task import Arrays, Scores
-from eventful.evaluation.token_errors import share
-from eventful.evaluation.token_runner import Size
-from eventful.evaluation.tokens import TokenTask
+from eventful.evaluation.measures.labels import Carrying, Labels, mask_of
+from eventful.evaluation.measures.masks import boundary_f, region_j, statistics
+from eventful.evaluation.measures.patches import Size, share
+from eventful.evaluation.scores import Arrays, Scores
+from eventful.evaluation.tasks.pictures import tinted
+from eventful.evaluation.tasks.token_task import TokenTask
 
 
 @final
@@ -32,7 +31,7 @@ class DavisPropagation(TokenTask[Video[Tensor]]):
         >>> from PIL import Image
         >>> from eventful.datasets import Davis
         >>> from eventful.evaluation import Setting
-        >>> from eventful.evaluation.token_runner import Models
+        >>> from eventful.evaluation.runners.tokens import Models
         >>> from eventful.models.saliency import saliency_vit
         >>> root = Path(tempfile.mkdtemp())
         >>> for part, kind in (("JPEGImages", "jpg"), ("Annotations", "png")):

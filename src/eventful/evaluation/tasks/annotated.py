@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from eventful.datasets import CDnet, Davis
-from eventful.evaluation.crowd import Crowd, CrowdTask
-from eventful.evaluation.propagation import DavisPropagation
-from eventful.evaluation.saliency import CDnetSaliency, DavisSaliency
+from eventful.evaluation.measures.patches import Size
+from eventful.evaluation.runners.tokens import Models
 from eventful.evaluation.task import Task
-from eventful.evaluation.token_runner import Models, Size
+from eventful.evaluation.tasks.crowd import Crowd, CrowdTask
+from eventful.evaluation.tasks.propagation import DavisPropagation
+from eventful.evaluation.tasks.saliency import CDnetSaliency, DavisSaliency
 from eventful.models.saliency import saliency_vit
 
 
@@ -42,7 +43,7 @@ def cdnet(root: Path, strict: bool) -> CDnet:
 
 def vehicles(root: Path, strict: bool) -> CDnet:
     """CDnet's "highway" alone, which the detector of vehicles knows."""
-    from eventful.evaluation.vehicles import highway  # noqa: PLC0415 - optional libraries
+    from eventful.evaluation.tasks.vehicles import highway  # noqa: PLC0415 - optional libraries
 
     return highway(below(root, ("cdnet2014", "cdnet")), strict)
 
@@ -56,7 +57,7 @@ def vehicles_task(
     models: Models, data: CDnet, folder: Path, size: int | None, frames: int | None
 ) -> Task[Any]:
     """The one task here that needs a detector, and libraries to score it."""
-    from eventful.evaluation.vehicles import CDnetVehicles  # noqa: PLC0415 - optional libraries
+    from eventful.evaluation.tasks.vehicles import CDnetVehicles  # noqa: PLC0415 - optional libraries
 
     return CDnetVehicles(models, data, folder, size, frames)
 

@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from eventful.datasets import EpicKitchens, ImageNetVID, Kinetics
-from eventful.evaluation.actions import ActionTask
 from eventful.evaluation.task import Task
+from eventful.evaluation.tasks.actions import ActionTask
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _preset(module: str, name: str) -> Callable[[], nn.Module]:
 
 
 def _vid(model: Any, choice: Choice) -> Task[Any]:
-    from eventful.evaluation.detection import DetectionTask  # noqa: PLC0415 - optional libraries
+    from eventful.evaluation.tasks.detection import DetectionTask  # noqa: PLC0415 - optional
 
     split, size = choice.split or "val", choice.size or 1024
     return DetectionTask(
@@ -98,7 +98,7 @@ def _annotated(name: str, title: str) -> TaskKind:
     """A task on annotated video, with the saliency network."""
 
     def make(model: Any, choice: Choice) -> Task[Any]:
-        from eventful.evaluation.annotated import annotated  # noqa: PLC0415 - optional libraries
+        from eventful.evaluation.tasks.annotated import annotated  # noqa: PLC0415 - optional
 
         if choice.split is not None:
             raise ValueError(f"{name} has no parts to choose from; leave --split out")

@@ -16,13 +16,12 @@ from torch import Tensor
 from eventful.datasets import Problems, Sample, Videos
 from eventful.datasets.images import to_tensor
 from eventful.datasets.layout import located
-from eventful.evaluation.maps import MapCounts, auc
-from eventful.evaluation.pictures import tinted
-from eventful.evaluation.probe import Probe, fit
-from eventful.evaluation.task import Arrays, Scores
-from eventful.evaluation.token_errors import OBJECT_SHARE, share
-from eventful.evaluation.token_runner import Size
-from eventful.evaluation.tokens import TokenTask
+from eventful.evaluation.measures.maps import MapCounts, auc
+from eventful.evaluation.measures.patches import OBJECT_SHARE, Size, share
+from eventful.evaluation.measures.probe import Probe, fit
+from eventful.evaluation.scores import Arrays, Scores
+from eventful.evaluation.tasks.pictures import tinted
+from eventful.evaluation.tasks.token_task import TokenTask
 from eventful.video import Reader
 
 PAGE = "OpenCV's samples (vtest.avi)"
