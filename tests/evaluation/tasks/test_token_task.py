@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from eventful import KeepAll, TopR
 from eventful.datasets import CDnet, Davis
 from eventful.evaluation import Setting, combined, evaluate
 from eventful.evaluation.measures.masks import region_j
@@ -208,17 +207,3 @@ def test_the_probe_is_trained_on_the_first_part(tmp_path):
     hits, false, missed = found["found_dense"]
     assert (false, missed) == (0, 0)
     assert task.quality(found)["f1_dense"] == (100 if hits else None)
-
-
-@pytest.mark.parametrize("measure", ["", "-relative", "-age", "-relative-age"])
-@pytest.mark.parametrize("gating", ["paper", "hold", "input"])
-def test_gatings_by_name(gating, measure):
-    (setting,) = combined([gating + measure], [TopR(3)])
-    assert setting.options == {"gating": gating, "measure": measure[1:] or "error"}
-    assert setting.name == f"{gating}{measure}, top:3"
-
-
-def test_settings_keep_the_text_of_their_policy():
-    one, two = combined(["input"], ["fraction:0.20", KeepAll()])
-    assert (one.text, two.text) == ("fraction:0.20", "all")
-    assert one == combined(["input"], ["fraction:0.2"])[0]

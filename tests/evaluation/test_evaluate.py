@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from eventful import Threshold, TopFraction, TopR
+from eventful import Threshold, TopR
 from eventful.evaluation import VARIANTS, Choice, Setting, combined, evaluate
-from eventful.paper import TABLES, rows
 from tests.evaluation import data
 
 SETTINGS = combined(["dense", "incremental"], [TopR(4), Threshold(0.5)])
@@ -187,24 +186,3 @@ def test_names_of_videos_must_differ(kinetics, tmp_path):
     task.data._clips.append(task.data[0])
     with pytest.raises(ValueError, match="the data set names two videos 'clip0_000000_000001'"):
         evaluate(task, SETTINGS[:1], tmp_path)
-
-
-def test_settings_combine():
-    names = [
-        one.name for one in combined(["stgt", "dense", "spatial"], [TopR(3), TopFraction(0.5)])
-    ]
-    assert names == ["stgt, top:3", "stgt, fraction:0.5", "dense", "spatial"]
-    with pytest.raises(ValueError, match="got 'tokenwise'; do you mean 'token-wise'"):
-        combined(["tokenwise"], [TopR(3)])
-    with pytest.raises(ValueError, match="the variant 'full' needs a policy, such as top:512"):
-        combined(["dense", "full"], [])
-    assert combined(["dense"], [])[0].policy is None
-
-
-def test_settings_are_those_of_the_paper():
-    for table in TABLES:
-        for row in rows(table):
-            setting = Setting.of(row)
-            expected = dict(VARIANTS[setting.variant])
-            assert expected == {k: v for k, v in setting.options.items() if k != "prefix"}
-            assert setting.policy == row.policy

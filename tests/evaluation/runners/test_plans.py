@@ -1,4 +1,4 @@
-"""Plans beside gating in `eventful evaluate`: by text, on patch tokens, refused elsewhere."""
+"""Plans beside gating: run on patch tokens, refused elsewhere."""
 
 import pytest
 import timm
@@ -9,23 +9,6 @@ from eventful import TopR
 from eventful.evaluation import combined
 from eventful.evaluation.runners.frames import Runner
 from eventful.evaluation.runners.tokens import Models, TokenRunner
-from eventful.reuse import Auto, Skip
-
-
-def test_plans_come_once_whatever_the_variants():
-    found = combined(["input", "dense", "paper"], ["skip:5", "top:3", "auto:0.20"])
-    names = [one.name for one in found]
-    assert names == ["input, top:3", "dense", "paper, top:3", "skip:5", "auto:0.2"]
-    assert [one.policy for one in found[-2:]] == [Skip(5), Auto(0.2)]
-    assert found[-1].text == "auto:0.20"
-    assert found[-1].as_dict() == {"variant": "auto", "policy": "auto:0.2", "options": {}}
-
-
-def test_plans_alone_need_no_policy():
-    assert [one.name for one in combined(["incremental", "dense"], ["skip:5"])] == [
-        "dense",
-        "skip:5",
-    ]
 
 
 def test_a_plan_runs_on_patch_tokens():
