@@ -109,7 +109,7 @@ def test_a_negative_size_with_the_aspect_kept(refuse):
     [
         ("top:0", "TopR(r) needs a whole number r of at least 1, got 0"),
         ("top:-3", "at least 1, got -3"),
-        ("top:2.5", "policy 'top:2.5' is not understood; write top:256,"),
+        ("top:2.5", "(expected a whole number, got '2.5'); write top:256\n"),
         ("fraction:1.5", "needs a fraction f from 0 to 1, got 1.5"),
         ("fraction:nan", "needs a fraction f from 0 to 1, got nan"),
         ("threshold:nan", "needs a finite number h of at least 0, got nan"),
