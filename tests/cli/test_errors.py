@@ -3,15 +3,14 @@
 import pickle
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 
-from eventful.cli import app as application
-from eventful.cli import engines, main
+from eventful.cli import engines
+from eventful.cli.commands import run as running
 
 
 @pytest.fixture
@@ -305,7 +304,7 @@ def test_an_error_of_ours_keeps_its_traceback(tmp_path, invoke, small, clip_file
     def broken(*_):
         raise AssertionError("ours")
 
-    monkeypatch.setattr(application.running, "run", broken)
+    monkeypatch.setattr(running, "run", broken)
     result = invoke("run", clip_file, *small, "--out", tmp_path)
     assert isinstance(result.exception, AssertionError)
 
@@ -342,16 +341,3 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(command):
         name = {"av": "PyAV"}.get(library, library)
         assert line.startswith("error: ")
         assert f"needs {name}; pip install 'eventful-transformers[" in line
-
-
-def test_the_installed_command_is_main():
-    (script,) = entry_points(group="console_scripts", name="eventful")
-    assert script.load() is main
-
-
-def test_the_commands_are_listed(invoke):
-    for arguments in ([], ["--help"]):
-        text = invoke(*arguments).output
-        assert "run" in text
-        assert "inspect" in text
-    assert "--keep-aspect" in invoke("run", "--help").stdout

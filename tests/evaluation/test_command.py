@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from eventful import TopR
-from eventful.cli import evaluating as command
+from eventful.cli.commands import evaluate as command
 from eventful.evaluation import TASKS, Choice
 from tests.evaluation import data
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from rich.console import Group
 from rich.table import Table
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from eventful.attention import Incremental
 from eventful.block.block import EventfulBlock, eventful_blocks
 from eventful.block.state import STAGES, Grid, Stage
-from eventful.cli.choices import Gates
+from eventful.cli.choices import POLICIES, Gates, policy_or_plan
+from eventful.cli.options import Attention, Gating, Json, Measure
+from eventful.cli.output import errors, show
 from eventful.cli.subjects import check_name, check_size, input_size, patch_size
 from eventful.counting import (
     BlockSize,
@@ -211,3 +214,26 @@ def _counted(report: dict[str, Any]) -> str:
         return "depends on the video"
     low, high = min(counts), max(counts)
     return f"{low}" if low == high else f"{low} to {high}, by gate"
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="A timm model name, or 'demo'.")],
+    policy: Annotated[
+        str, typer.Option(help=f"{POLICIES}. Plans have no gates.")
+    ] = "fraction:0.125",
+    size: Annotated[int | None, typer.Option(help="Side of the input [the model's own].")] = None,
+    attention: Attention = "incremental",
+    gating: Gating = "paper",
+    measure: Measure = "error",
+    json_output: Json = False,
+) -> None:
+    """Show which blocks of a model convert, and what they cost dense and eventful.
+
+    Nothing is downloaded or computed: the model is built without weights.
+    """
+    with errors():
+        gates = Gates(attention, gating, measure)
+        report = inspect(model, policy_or_plan(policy), size, gates)
+    show(report, json_output, table)
+    if not report["converts"]:
+        raise typer.Exit(1)

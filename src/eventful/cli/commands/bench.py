@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 
-from eventful.bench import Case, Results, Setup, cases, run, select
+from eventful.bench import SUITES, Case, Results, Setup, cases, run, select
 from eventful.bench.plots import plot
+from eventful.cli.devices import device_of
+from eventful.cli.options import Device, Fresh, Json
+from eventful.cli.output import errors, show
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -71,15 +75,10 @@ def bench(settings: Settings, console: Console) -> dict[str, Any]:
 def _setup(settings: Settings) -> Setup:
     if settings.dtype not in DTYPES:
         raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {settings.dtype!r}")
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(settings.device or default)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        what = str(error).partition("\n")[0]
-        raise ValueError(f"--device {settings.device} cannot be used here: {what}") from error
     repeats = settings.repeats or (3 if settings.quick else 20)
-    return Setup(device, getattr(torch, settings.dtype), repeats, settings.compile)
+    return Setup(
+        device_of(settings.device), getattr(torch, settings.dtype), repeats, settings.compile
+    )
 
 
 def _results(settings: Settings, setup: Setup, suite: str) -> Results:
@@ -160,3 +159,54 @@ def _table(title: str, columns: tuple[str, ...], caption: str) -> Table:
 
 def _small(value: float | None) -> str:
     return "-" if value is None else f"{value:.0e}"
+
+
+def command(
+    suite: Annotated[str, typer.Argument(help=f"One of {', '.join(SUITES)}, or all.")],
+    case: Annotated[
+        list[str] | None,
+        typer.Option(help="Only cases of this name; * stands for anything. Repeatable."),
+    ] = None,
+    list_cases: Annotated[bool, typer.Option("--list", help="List the cases and stop.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, seconds each.")] = False,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Timed rounds [20; 3 with --quick].")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("eventful-bench"),
+    compile_blocks: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Also measure compiled contenders.")
+    ] = True,
+    dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "float32",
+    device: Device = "",
+    fresh: Fresh = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out cases that --out holds already.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Time dense and eventful contenders side by side in one process.
+
+    Every case tests its contenders before it times them; one that fails has no speed, and the exit
+    code is 1. Writes <suite>.json, .png and .svg; cases measured again replace their older entry.
+    """
+    with errors():
+        settings = Settings(
+            suite=suite,
+            patterns=tuple(case or ()),
+            quick=quick,
+            repeats=repeats,
+            out=out,
+            compile=compile_blocks,
+            dtype=dtype,
+            device=device,
+            fresh=fresh,
+            resume=resume,
+        )
+        if list_cases:
+            names = [case.name for case in chosen(settings)]
+            show({"cases": names}, json_output, lambda result: "\n".join(result["cases"]))
+            return
+        result = bench(settings, Console(stderr=True))
+    show(result, json_output, table)
+    if not result["ok"]:
+        raise typer.Exit(1)

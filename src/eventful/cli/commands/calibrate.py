@@ -21,6 +21,7 @@ from eventful.cli.choices import Gates, one_of
 from eventful.cli.options import (
     Attention,
     Gating,
+    Json,
     KeepAspect,
     Measure,
     Model,
@@ -28,7 +29,7 @@ from eventful.cli.options import (
     Video,
     Weights,
 )
-from eventful.cli.output import Json, errors, show
+from eventful.cli.output import errors, show
 from eventful.cli.subjects import check_size, find
 from eventful.models import demo_clip
 from eventful.video import Reader
@@ -193,8 +194,3 @@ def command(
     show(result, json_output, table)
     if not result["reached"]:
         raise typer.Exit(1)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add this command to others."""
-    app.command("calibrate")(command)

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from eventful.cli import running
+from eventful.cli.commands import run as running
 from eventful.cli.engines import spread
 from eventful.cli.report import Row, summarize
 from eventful.video import Reader

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
+from eventful.cli.options import Json
+from eventful.cli.output import errors, show
 from eventful.models.weights import KINDS, convert_checkpoint
 
 _NAMED = 3  # names of those left out for one reason that the table shows
@@ -75,3 +78,18 @@ def table(result: dict[str, Any]) -> Table:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         view.add_row(f"  {reason}", escape(", ".join(names[:_NAMED])) + more)
     return view
+
+
+def command(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
+    file: Annotated[Path, typer.Argument(help="The checkpoint as published.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    json_output: Json = False,
+) -> None:
+    """Convert a published checkpoint into safetensors; no code in it runs.
+
+    Prints which names were used and which were left out, and why.
+    """
+    with errors():
+        result = convert(kind, file, out)
+    show(result, json_output, table)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eventful.cli import calibrating
+from eventful.cli.commands import calibrate
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def idle(monkeypatch):
     def begin(*_, **__):
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr(calibrating, "Trials", begin)
+    monkeypatch.setattr(calibrate, "Trials", begin)
 
 
 def test_a_file_that_run_takes(calibrated, invoke, small, clip_file, tmp_path):

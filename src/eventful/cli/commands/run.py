@@ -6,27 +6,51 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table as RichTable
 from torch import Tensor
 
-from eventful.cli.choices import Settings
+from eventful.cli.choices import (
+    PLANS,
+    POLICIES,
+    STATE_DTYPES,
+    Gates,
+    RunSettings,
+    one_of,
+    policy_or_plan,
+    refuse_foreign_file,
+    refuse_gate_options,
+)
 from eventful.cli.engines import Done, Engine, engine
+from eventful.cli.options import (
+    Attention,
+    Gating,
+    Json,
+    KeepAspect,
+    Measure,
+    Model,
+    Size,
+    Video,
+    Weights,
+)
+from eventful.cli.output import errors, show
 from eventful.cli.panels import Overlay
 from eventful.cli.report import Row, Table, plot, summarize
 from eventful.cli.subjects import Grid, Subject, Unbuilt, check_size, find
 from eventful.models import demo_clip
 from eventful.provenance import machine, write_json
+from eventful.reuse import Plan
 from eventful.video import Frame, Reader, Writer
 
 
-def run(settings: Settings, console: Console) -> dict[str, Any]:
+def run(settings: RunSettings, console: Console) -> dict[str, Any]:
     """Do the whole job; see `eventful run --help`.
 
     Nothing is written before the video has been opened and the model built and converted.
@@ -65,7 +89,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
 _FILES = ("overlay.mp4", "frames.csv", "summary.png")
 
 
-def _open(path: Path, settings: Settings, model: Unbuilt) -> Reader:
+def _open(path: Path, settings: RunSettings, model: Unbuilt) -> Reader:
     size = model.size if settings.size is None else settings.size
     if not settings.keep_aspect:
         check_size(size, model.patch)
@@ -92,7 +116,7 @@ def _make_folder(path: Path) -> None:
 class _Job:
     """One pass over the video."""
 
-    def __init__(self, settings: Settings, subject: Subject, reader: Reader, grid: Grid) -> None:
+    def __init__(self, settings: RunSettings, subject: Subject, reader: Reader, grid: Grid) -> None:
         self.settings, self.subject, self.reader, self.grid = settings, subject, reader, grid
         self.engine: Engine = engine(subject, settings, grid)
         known = [count for count in (reader.frames, settings.frames) if count]
@@ -242,3 +266,72 @@ def _ms(value: float | None) -> str:
 
 def _times(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}x"
+
+
+def command(
+    context: typer.Context,
+    video: Video = None,
+    model: Model = "demo",
+    weights: Weights = None,
+    policy: Annotated[
+        str,
+        typer.Option(help=f"A policy of gates: {POLICIES}. Or a plan, for a timm ViT: {PLANS}."),
+    ] = "fraction:0.125",
+    size: Size = None,
+    keep_aspect: KeepAspect = False,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("eventful-out"),
+    check_every: Annotated[
+        int, typer.Option(min=1, help="Run the dense model too on one of so many frames.")
+    ] = 10,
+    gate: Annotated[
+        str | None, typer.Option(help="The gate to picture [blocks.3.qkv, else the first].")
+    ] = None,
+    attention: Attention = "incremental",
+    gating: Gating = "paper",
+    measure: Measure = "error",
+    scene_cuts: Annotated[
+        bool, typer.Option(help="Compute frames behind a scene cut in full.")
+    ] = True,
+    compile_blocks: Annotated[
+        bool, typer.Option("--compile", help="Compile the blocks first; needs top: or fraction:.")
+    ] = False,
+    state_dtype: Annotated[
+        str, typer.Option(help=f"What is remembered is kept in: {', '.join(STATE_DTYPES)}.")
+    ] = "float32",
+    json_output: Json = False,
+) -> None:
+    """Run a model over a video; write what it saw, what it cost and how far it is from dense.
+
+    Writes overlay.mp4 (input, result, an error, updated patches), frames.csv, summary.json and
+    summary.png. Ctrl-C ends early and leaves all four for the frames done.
+
+    A plan has no gates; the options of gates (--gate, --attention, --gating, --measure,
+    --scene-cuts, --compile, --state-dtype) are refused beside one.
+    """
+    with errors():
+        chosen = policy_or_plan(policy)
+        if isinstance(chosen, Plan):
+            refuse_gate_options(context, chosen)
+        gates = Gates(attention, gating, measure)
+        refuse_foreign_file(chosen, model, gates)
+        settings = RunSettings(
+            video=video,
+            model=model,
+            weights=weights,
+            policy=chosen,
+            size=size,
+            keep_aspect=keep_aspect,
+            frames=frames,
+            out=out,
+            check_every=check_every,
+            gate=gate,
+            gates=gates,
+            scene_cuts=scene_cuts,
+            compile=compile_blocks,
+            state_dtype=STATE_DTYPES[one_of("--state-dtype", state_dtype, STATE_DTYPES)],
+        )
+        summary = run(settings, Console(stderr=True))
+    show(summary, json_output, table)
+    if summary["interrupted"]:
+        raise typer.Exit(130)

@@ -7,17 +7,21 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
+from eventful.cli.devices import device_of
+from eventful.cli.options import ConvertedWeights, Device, Json, Strict
+from eventful.cli.output import errors, show
 from eventful.convert import convert
 from eventful.datasets import Clip, EpicKitchens, Kinetics
-from eventful.evaluation import combined
+from eventful.evaluation import VARIANTS, combined
 from eventful.finetuning import (
     PRESETS,
     CacheProgress,
@@ -31,7 +35,7 @@ from eventful.finetuning import (
 from eventful.finetuning.checkpoints import weights_path
 from eventful.models.vivit import ViViT, vivit_b_epic, vivit_b_kinetics
 from eventful.models.weights import load
-from eventful.policies import KeepAll, Policy
+from eventful.policies import KeepAll, Policy, parse_tokens
 
 DATASETS: dict[str, Callable[..., EpicKitchens | Kinetics]] = {
     "epic": EpicKitchens,
@@ -39,6 +43,14 @@ DATASETS: dict[str, Callable[..., EpicKitchens | Kinetics]] = {
 }
 MODELS: dict[str, Callable[[], ViViT]] = {"epic": vivit_b_epic, "kinetics": vivit_b_kinetics}
 LOSSES = ("logits", "probabilities")
+
+group = typer.Typer(
+    no_args_is_help=True,
+    help="Train ViViT's temporal model on what an eventful spatial model gives it.",
+)
+
+ActionSet = Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}.")]
+Cache = Annotated[Path, typer.Option(help="Folder that `finetune cache` has filled.")]
 
 
 @dataclass(frozen=True)
@@ -231,12 +243,7 @@ def _model(dataset: str, weights: Path, device: str) -> ViViT:
         raise ValueError(f"DATASET is one of {', '.join(MODELS)}, got {dataset!r}")
     model = MODELS[dataset]()
     load(model, weights)
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return model.to(torch.device(device or default))
-    except (RuntimeError, AssertionError) as error:
-        what = str(error).partition("\n")[0]
-        raise ValueError(f"--device {device} cannot be used here: {what}") from error
+    return model.to(device_of(device))
 
 
 def _triples(data: EpicKitchens | Kinetics) -> Iterator[tuple[str, Callable[[], Any], int]]:
@@ -275,3 +282,104 @@ def _with_operations(table: Table, result: dict[str, Any]) -> Table:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
+
+
+@group.command("cache")
+def cache_command(
+    dataset: ActionSet,
+    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    weights: ConvertedWeights,
+    policy: Annotated[str, typer.Option(help="top:100, fraction:0.25, threshold:1.0 or all.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; a run that ended goes on there.")],
+    split: Annotated[str, typer.Option(help="train or validation (epic), train or val.")] = "train",
+    variant: Annotated[
+        str, typer.Option(help=f"One of {', '.join(VARIANTS)}; the paper's is full.")
+    ] = "incremental",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many clips.")] = None,
+    strict: Strict = False,
+    device: Device = "",
+    json_output: Json = False,
+) -> None:
+    """Run the eventful spatial model over a data set and keep its class tokens.
+
+    The class token competes with the others for the budget, as in the paper. `--variant dense`
+    keeps what the dense model gives.
+    """
+    with errors():
+        settings = CacheSettings(
+            dataset=dataset,
+            root=root,
+            split=split,
+            weights=weights,
+            policy=parse_tokens(policy),
+            out=out,
+            variant=variant,
+            limit=limit,
+            strict=strict,
+            device=device,
+        )
+        result = cache(settings, Console(stderr=True))
+    show(result, json_output, cache_table)
+
+
+@group.command("train")
+def train_command(
+    dataset: ActionSet,
+    cache: Cache,
+    weights: ConvertedWeights,
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints; a run goes on there.")],
+    validation: Annotated[
+        Path | None, typer.Option(help="A cache to classify after each epoch.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="[5 for epic, 10 for kinetics]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="[1e-5, 2e-6]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="[8, 16]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Before the classifier [0.5].")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="logits, or probabilities as published [probabilities].")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of shuffling and dropout [0].")] = None,
+    device: Device = "",
+    json_output: Json = False,
+) -> None:
+    """Train the temporal model and the classifier on cached outputs; the paper's settings.
+
+    Stops if the loss does not fall over the first epoch.
+    """
+    with errors():
+        settings = TrainSettings(
+            dataset=dataset,
+            cache=cache,
+            weights=weights,
+            out=out,
+            validation=validation,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            dropout=dropout,
+            loss=loss,
+            seed=seed,
+            device=device,
+        )
+        result = train(settings, Console(stderr=True))
+    show(result, json_output, train_table)
+
+
+@group.command("classify")
+def classify_command(
+    dataset: ActionSet,
+    cache: Cache,
+    weights: ConvertedWeights,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="epoch-*.safetensors of `finetune train`.")
+    ] = None,
+    device: Device = "",
+    json_output: Json = False,
+) -> None:
+    """Classify the videos of a cache, their views averaged."""
+    with errors():
+        settings = ClassifySettings(
+            dataset=dataset, cache=cache, weights=weights, checkpoint=checkpoint, device=device
+        )
+        result = classify(settings)
+    show(result, json_output, classify_table)

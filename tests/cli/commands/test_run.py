@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from eventful.cli import running
+from eventful.cli.commands import run as running
 
 FILES = ("overlay.mp4", "frames.csv", "summary.png", "summary.json")
 COLUMNS = [

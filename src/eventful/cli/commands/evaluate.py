@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from rich import box
 from rich.console import Console, Group
 from rich.markup import escape
@@ -18,7 +19,10 @@ from rich.table import Table
 from torch import nn
 
 from eventful import evaluation
-from eventful.evaluation import Choice, Setting, TaskKind, combined, task_kind
+from eventful.cli.devices import device_of
+from eventful.cli.options import Device, FirstVideos, Fresh, Json, Strict
+from eventful.cli.output import errors, show
+from eventful.evaluation import TASKS, VARIANTS, Choice, Setting, TaskKind, combined, task_kind
 from eventful.finetuning import load_finetuned
 from eventful.models.packaged import WEIGHTS
 from eventful.models.weights import KINDS, load
@@ -175,12 +179,7 @@ def load_model(kind: TaskKind, weights: str | None, device: str, tuned: Path | N
             name = kind.weights or PACKAGED
             raise ValueError(f"--tuned is for models with a temporal part, not for {name}")
         load_finetuned(model, tuned)  # type: ignore[arg-type]
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return model.to(torch.device(device or default))
-    except (RuntimeError, AssertionError) as error:
-        what = str(error).partition("\n")[0]
-        raise ValueError(f"--device {device} cannot be used here: {what}") from error
+    return model.to(device_of(device))
 
 
 def provenance(weights: str | None, tuned: Path | None) -> dict[str, Any]:
@@ -263,3 +262,90 @@ def _notes(report: dict[str, Any]) -> list[str]:
 
 def _number(value: float | None, unit: float, digits: int = 2) -> str:
     return "-" if value is None else f"{value / unit:.{digits}f}"
+
+
+def command(
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the data set [the environment variable EVENTFUL_DATA]."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="What `eventful weights` has written, or 'random' for a dry run; vid, epic, "
+            "kinetics."
+        ),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="top:512, fraction:0.25, threshold:1.0, all; on patch tokens also skip:5, "
+            "carry:5, lowres:0.25, auto:0.2. Repeatable."
+        ),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(VARIANTS)} [incremental]. Repeatable."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Part of the data set [validation].")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the square frames in pixels (vid) [1024]; the long side on annotated "
+            "video [518]."
+        ),
+    ] = None,
+    videos: FirstVideos = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a video at most.")] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint that `eventful finetune train` has written."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("eventful-evaluation"),
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            help="Draw a contact sheet of this policy, one of those given: some frames, the truth, "
+            "dense, the policy, and what it computed anew (annotated video).",
+            metavar="POLICY",
+        ),
+    ] = None,
+    strict: Strict = False,
+    fresh: Fresh = False,
+    times: Annotated[
+        bool, typer.Option("--times/--no-times", help="Report how long frames took.")
+    ] = True,
+    device: Device = "",
+    json_output: Json = False,
+) -> None:
+    """Run a model over a data set and put its quality beside what it cost.
+
+    Every variant runs with every policy; `dense` and `spatial` gate nothing and run once. State is
+    reset before each video. Writes <task>.json, .csv, .png and .svg. A run that was ended goes on
+    where it was.
+    """
+    with errors():
+        settings = Settings(
+            task=task,
+            root=root,
+            weights=weights,
+            policies=tuple(policy or ()),
+            variants=tuple(variant or ("incremental",)),
+            split=split,
+            size=size,
+            videos=videos,
+            frames=frames,
+            tuned=tuned,
+            out=out,
+            strict=strict,
+            fresh=fresh,
+            times=times,
+            device=device,
+            sheet=sheet,
+        )
+        try:
+            report = evaluate(settings, Console(stderr=True))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+    show(report, json_output, table)
