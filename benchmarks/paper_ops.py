@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from eventful.cli.papers import ops
+from eventful.cli.commands.paper import ops
 from eventful.paper import ENTRIES, FURTHER, Variant, count
 from eventful.paper.tables import Entry
 from eventful.provenance import commit, machine, write_json

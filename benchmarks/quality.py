@@ -35,10 +35,10 @@ from quality_summary import JOINT, TASKS, summary
 from quality_tables import filled
 
 from eventful.evaluation import Setting, combined, evaluate, report, sheet, write_report
-from eventful.evaluation.annotated import KINDS, saliency_models
-from eventful.evaluation.curves import curves
-from eventful.evaluation.joint import Joint
-from eventful.evaluation.tasks import dense_folder
+from eventful.evaluation.reports.curves import curves
+from eventful.evaluation.tasks.annotated import KINDS, saliency_models
+from eventful.evaluation.tasks.joint import Joint
+from eventful.evaluation.tasks.registry import dense_folder
 from eventful.models.packaged import WEIGHTS
 from eventful.models.saliency import saliency_vit
 from eventful.provenance import write_json

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eventful.evaluation.curves import FAMILIES
-from eventful.evaluation.phases import pooled
+from eventful.evaluation.reports.curves import FAMILIES
+from eventful.evaluation.reports.plan_phases import pooled
 
 
 class Measures(NamedTuple):

@@ -18,7 +18,7 @@ from quality_summary import (
     row_of,
 )
 
-from eventful.evaluation.curves import FAMILIES
+from eventful.evaluation.reports.curves import FAMILIES
 
 _NAMES = {
     "auc": "AUC",

@@ -38,9 +38,9 @@ from filling import Lines, fill, parser
 from torch import Tensor
 
 from eventful.evaluation import Setting, combined
-from eventful.evaluation.runner import FrameRunner, Step
-from eventful.evaluation.token_errors import relative_error
-from eventful.evaluation.token_runner import patch_runner
+from eventful.evaluation.measures.errors import relative_error
+from eventful.evaluation.runners.frames import FrameRunner, Step
+from eventful.evaluation.runners.tokens import patch_runner
 from eventful.models.saliency import saliency_vit
 from eventful.provenance import commit, machine, write_json
 from eventful.video import Reader

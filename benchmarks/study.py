@@ -45,7 +45,7 @@ from torch import Tensor
 import eventful
 from eventful.block.gate import Measure
 from eventful.block.options import Gating
-from eventful.evaluation.token_errors import relative_error
+from eventful.evaluation.measures.errors import relative_error
 from eventful.models import saliency_vit
 from eventful.provenance import commit, machine, write_json
 from eventful.reuse import Motion

@@ -26,13 +26,13 @@ from torch import Tensor
 
 from eventful.datasets import Motion, Sample
 from eventful.datasets.regions import Regions, moving_regions
-from eventful.evaluation.kept import DenseTokens
-from eventful.evaluation.precision import Boxes, average_precision
+from eventful.evaluation.measures.boxes import Boxes, average_precision
+from eventful.evaluation.measures.patches import fitted_frame
+from eventful.evaluation.runners.tokens import Models, TokenRunner
 from eventful.evaluation.settings import Setting
-from eventful.evaluation.token_errors import fitted_frame
-from eventful.evaluation.token_runner import Models, TokenRunner
-from eventful.evaluation.tokens import LONG_SIDE, PATCH
-from eventful.evaluation.vehicles import EVERY, highway, parts
+from eventful.evaluation.tasks.dense_tokens import DenseTokens
+from eventful.evaluation.tasks.token_task import LONG_SIDE, PATCH
+from eventful.evaluation.tasks.vehicles import EVERY, highway, parts
 from eventful.models.saliency import saliency_vit
 from eventful.models.vehicles import WEIGHTS, VehicleDetector
 from eventful.provenance import commit, machine, version, write_json

@@ -8,8 +8,8 @@ from torch import nn
 
 from eventful.datasets import Davis
 from eventful.evaluation import combined, evaluate, report
-from eventful.evaluation.saliency import DavisSaliency
-from eventful.evaluation.token_runner import Models
+from eventful.evaluation.runners.tokens import Models
+from eventful.evaluation.tasks.saliency import DavisSaliency
 from eventful.video import Writer
 
 SIZE = 70  # the long side in pixels

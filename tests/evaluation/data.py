@@ -8,7 +8,7 @@ from PIL import Image
 
 from eventful.datasets import EpicKitchens, ImageNetVID, Kinetics, Views
 from eventful.evaluation import ActionTask, TaskKind
-from eventful.evaluation.detection import DetectionTask
+from eventful.evaluation.tasks.detection import DetectionTask
 from eventful.models.vitdet import RPN, BoxHead, BoxHeads, SimplePyramid, ViTDet, ViTDetBackbone
 from eventful.models.vivit import ViViT
 from eventful.video import Writer

@@ -10,7 +10,7 @@ import torch
 from eventful.attention import Incremental
 from eventful.evaluation import Choice, evaluate
 from tests.evaluation import data
-from tests.evaluation.test_running import SETTINGS
+from tests.evaluation.test_evaluate import SETTINGS
 
 
 def crossover(active, tokens, changed=None):

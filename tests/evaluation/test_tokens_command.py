@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from eventful.cli import evaluating as command
+from eventful.cli.commands import evaluate as command
 from eventful.evaluation import Choice, task_kind
-from eventful.evaluation import annotated as building
+from eventful.evaluation.tasks import annotated as building
 from tests.evaluation import annotated_data as data
 
 TASKS = ("davis-saliency", "davis-propagation", "cdnet-saliency", "vtest")

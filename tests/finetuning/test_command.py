@@ -11,8 +11,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from eventful.cli import finetuning as command
-from eventful.cli import tuning
+from eventful.cli.commands import finetune as command
 from eventful.datasets import Kinetics, Views
 from eventful.models.vivit import ViViT
 from eventful.policies import TopR
@@ -122,7 +121,7 @@ class TestCommands:
     @staticmethod
     def invoke(*arguments):
         app = typer.Typer(rich_markup_mode=None)
-        tuning.add_to(app)
+        app.add_typer(command.group, name="finetune")
         app.command()(lambda: None)
         return CliRunner().invoke(app, [str(argument) for argument in ("finetune", *arguments)])
 

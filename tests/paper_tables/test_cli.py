@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from eventful.cli import papers
+from eventful.cli.commands import paper
 from eventful.paper import ENTRIES, FURTHER
 
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "paper_ops.json"
@@ -16,7 +16,7 @@ KEYS = ["table", "model", "size", "variant", "r", "paper", "computed", "data_dep
 
 @pytest.fixture(scope="module")
 def report():
-    return json.loads(json.dumps(papers.ops()))
+    return json.loads(json.dumps(paper.ops()))
 
 
 def test_entries_have_the_agreed_form(report):
@@ -68,7 +68,7 @@ def test_the_committed_result_is_this_one(report):
 
 def test_people_get_a_table_with_a_summary(report):
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(papers.ops_table(report))
+    console.print(paper.ops_table(report))
     text = console.export_text()
     assert "467.4 " in text
     assert "467.44" in text

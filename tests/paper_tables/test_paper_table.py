@@ -10,8 +10,8 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
 
-from eventful.cli import paper_table
-from eventful.cli.paper_table import TableSettings
+from eventful.cli.commands import paper
+from eventful.cli.commands.paper import TableSettings
 from eventful.datasets import Kinetics, Views
 from eventful.evaluation import TASKS, ActionTask, TaskKind
 from eventful.finetuning.checkpoints import save_weights, weights_path
@@ -67,10 +67,10 @@ def small(monkeypatch):
         "vid": TaskKind("ImageNet VID", VID, detector, TASKS["vid"].make),
         "kinetics": TaskKind("Kinetics-400", CLIPS, classifier, of_clips),
     }
-    monkeypatch.setattr(paper_table, "task_kind", kinds.__getitem__)
+    monkeypatch.setattr(paper, "task_kind", kinds.__getitem__)
 
     def use(rows):
-        monkeypatch.setattr(paper_table, "rows", lambda table: rows)
+        monkeypatch.setattr(paper, "rows", lambda table: rows)
 
     return use
 
@@ -114,7 +114,7 @@ def weights(tmp_path_factory):
 
 def run(root, out, **options):
     console = Console(file=io.StringIO(), width=200)
-    result = paper_table.table(TableSettings("C", root, out=out, device="cpu", **options), console)
+    result = paper.table(TableSettings("C", root, out=out, device="cpu", **options), console)
     return result, console.file.getvalue()
 
 
@@ -138,7 +138,7 @@ def test_it_goes_on_where_it_was(small, vid, weights, tmp_path, monkeypatch):
     small(DETECTION[:2])
     options = {"weights": weights / "vid.safetensors"}
     result, _ = run(vid, tmp_path, **options)
-    monkeypatch.setattr("eventful.evaluation.runner.Runner.__call__", None)  # would fail
+    monkeypatch.setattr("eventful.evaluation.Runner.__call__", None)  # would fail
     assert run(vid, tmp_path, **options)[0] == result
 
 
@@ -182,7 +182,7 @@ def test_people_get_the_paper_beside_it(small, clips, weights, tmp_path):
     small(ACTIONS)
     result, _ = run(clips, tmp_path, weights=weights / "clips.safetensors")
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(paper_table.table_table(result))
+    console.print(paper.table_table(result))
     text = " ".join(console.export_text().split())
     assert "50.00" in text
     assert "skipped: the temporal model tuned at r = 2 is needed" in text
@@ -190,4 +190,4 @@ def test_people_get_the_paper_beside_it(small, clips, weights, tmp_path):
 
 def test_a_table_that_is_not_there():
     with pytest.raises(ValueError, match="there is no table 'F'"):
-        paper_table.table(TableSettings("F", Path()), Console())
+        paper.table(TableSettings("F", Path()), Console())

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from eventful.cli import weights
+from eventful.cli.commands import weights
 from eventful.models.weights import convert_checkpoint, load
 from eventful.models.weights.files import sha256
 from eventful.models.weights.kinds import Kind, shapes_of

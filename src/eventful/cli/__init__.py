@@ -1,8 +1,10 @@
-"""The command line, one module a command, and `app`, which names them and their options."""
+"""The command line: `app` names the commands, `commands` has a file for each."""
 
 from __future__ import annotations
 
 import sys
+
+from eventful.cli.libraries import missing
 
 
 def main() -> None:
@@ -12,11 +14,3 @@ def main() -> None:
     except ImportError as error:
         sys.exit(f"error: {missing(error)}")
     app()
-
-
-def missing(error: ImportError) -> str:
-    """Say which library is missing and how to install it, where the error does not."""
-    if "pip install" in str(error):
-        return str(error)
-    library = (error.name or str(error)).partition(".")[0]
-    return f"the command line needs {library}; pip install 'eventful-transformers[demo]'"

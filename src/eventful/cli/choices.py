@@ -64,7 +64,7 @@ class Gates:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """The options of `eventful run`.
 
     Attributes:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eventful import KeepAll, SceneCuts, Stream, convert, restore, reuse
-from eventful.cli.choices import Settings
+from eventful.cli.choices import RunSettings
 from eventful.cli.subjects import Grid, Subject
 from eventful.policies import Policy
 from eventful.reuse import Plan
@@ -87,7 +87,7 @@ class Gated(Engine):
 
     plan = False
 
-    def __init__(self, subject: Subject, settings: Settings, policy: Policy, grid: Grid) -> None:
+    def __init__(self, subject: Subject, settings: RunSettings, policy: Policy, grid: Grid) -> None:
         settings.gates.convert(subject.backbone, policy)
         self._subject, self._grid, self._policy = subject, grid, policy
         self._stream = Stream(
@@ -186,7 +186,7 @@ class Planned(Engine):
         return spread(number, every)
 
 
-def engine(subject: Subject, settings: Settings, grid: Grid) -> Engine:
+def engine(subject: Subject, settings: RunSettings, grid: Grid) -> Engine:
     """Make what runs the video."""
     if isinstance(settings.policy, Plan):
         return Planned(subject, settings.policy)

@@ -34,3 +34,11 @@ Gating = Annotated[
     ),
 ]
 Measure = Annotated[str, typer.Option(help=f"What gates pick tokens by: {', '.join(MEASURES)}.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone to standard output.")]
+
+CONVERTED = typer.Option(help="What `eventful weights` has written for the model.")
+ConvertedWeights = Annotated[Path, CONVERTED]
+FirstVideos = Annotated[int | None, typer.Option(min=1, help="Only the first so many.")]
+Device = Annotated[str, typer.Option(help="Such as cpu or cuda [the GPU, if any].")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at a file of no use.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what --out holds.")]

@@ -6,14 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 
-from eventful.cli import missing
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON alone to standard output.")]
+from eventful.cli.libraries import missing
 
 
 def show(result: dict[str, Any], as_json: bool, table: Any) -> None:

@@ -5,17 +5,17 @@ policy. `evaluate` runs settings over the videos of a task, one video at a time,
 run was ended.
 """
 
-from eventful.evaluation.actions import ActionTask
-from eventful.evaluation.outputs import report, write_report
-from eventful.evaluation.runner import Runner, Step
-from eventful.evaluation.running import Evaluation, Progress, evaluate
+from eventful.evaluation.evaluate import Evaluation, Progress, evaluate
+from eventful.evaluation.reports.files import report, write_report
+from eventful.evaluation.reports.sheets import sheet
+from eventful.evaluation.runners.frames import Runner, Step
+from eventful.evaluation.scores import SettingReport
 from eventful.evaluation.settings import VARIANTS, Setting, combined
-from eventful.evaluation.sheets import sheet
 from eventful.evaluation.store import Result, Store
-from eventful.evaluation.summary import SettingReport
 from eventful.evaluation.task import Task
-from eventful.evaluation.tasks import TASKS, Choice, TaskKind, task_kind
-from eventful.evaluation.tokens import TokenTask
+from eventful.evaluation.tasks.actions import ActionTask
+from eventful.evaluation.tasks.registry import TASKS, Choice, TaskKind, task_kind
+from eventful.evaluation.tasks.token_task import TokenTask
 
 __all__ = [
     "TASKS",

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from eventful.datasets import Problem
-from eventful.evaluation.runner import Step
+from eventful.evaluation.runners.frames import Step
 from eventful.evaluation.settings import Setting
 from eventful.provenance import write_json
 

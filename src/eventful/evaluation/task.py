@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from eventful.datasets import Videos
-from eventful.evaluation.runner import FrameRunner
+from eventful.evaluation.runners.frames import FrameRunner
+from eventful.evaluation.scores import Arrays, Scores, SettingReport
 from eventful.evaluation.settings import Setting
 from eventful.policies import Policy
-
-if TYPE_CHECKING:
-    from eventful.evaluation.summary import SettingReport
-
-Arrays = Mapping[str, np.ndarray]
-Scores = dict[str, float | None]
 
 
 class Named(Protocol):

@@ -1,0 +1,1 @@
+"""The commands, a file each: what it does, what it prints, and its options."""

@@ -1,0 +1,1 @@
+"""How well outputs do, by the truth or by the dense model; knows neither tasks nor data sets."""
