@@ -1,6 +1,6 @@
 """Run vision transformers on video by recomputing only what changed.
 
-    eventful.convert(model, policy=eventful.TopFraction(0.25))
+    eventful.convert(model)
     stream = eventful.Stream(model)
     for frame in eventful.video.read("street.mp4", size=518):
         features = stream(frame)
@@ -14,8 +14,20 @@ from typing import TYPE_CHECKING, Any
 from eventful import moved
 from eventful.block.options import Options
 from eventful.convert import convert, restore
-from eventful.policies import KeepAll, Policy, Threshold, TopFraction, TopR
+from eventful.policies import (
+    Auto,
+    Carry,
+    FramePolicy,
+    KeepAll,
+    Policy,
+    Skip,
+    Threshold,
+    TopFraction,
+    TopR,
+    parse,
+)
 from eventful.stream import Stream
+from eventful.stream.costs import Costs
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.stats import Stats
 
@@ -26,16 +38,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Auto",
+    "Carry",
+    "Costs",
+    "FramePolicy",
     "KeepAll",
     "Options",
     "Policy",
     "SceneCuts",
+    "Skip",
     "Stats",
     "Stream",
     "Threshold",
     "TopFraction",
     "TopR",
     "convert",
+    "parse",
     "restore",
 ]
 

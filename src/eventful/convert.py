@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from fnmatch import filter as match_names
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
-from eventful.attention import AttentionName
 from eventful.backbones import ADAPTERS, adapter_for
 from eventful.block.block import EventfulBlock, eventful_blocks
-from eventful.block.gate import GateKind, Measure
-from eventful.block.options import Gating, Options, Prefix
+from eventful.block.options import Options
 from eventful.block.state import STAGES, Stage
-from eventful.policies import Policy, for_gates
+from eventful.policies import Auto, FramePolicy, KeepAll, Policy, for_gates
 
 M = TypeVar("M", bound=nn.Module)
 Where = Callable[[str, nn.Module], bool]
@@ -23,18 +21,13 @@ Where = Callable[[str, nn.Module], bool]
 
 def convert(
     model: M,
-    policy: Policy | Mapping[str, Policy],
+    policy: FramePolicy | Policy | Mapping[str, Policy] = Auto(),  # noqa: B008 - frozen
     *,
     where: Where | None = None,
-    gating: Gating = "paper",
-    attention: AttentionName = "incremental",
-    gate: GateKind = "token",
-    gate_before_norm: bool = False,
-    measure: Measure = "error",
-    prefix: Prefix = "always",
-    pooling: int = 1,
+    taps: Sequence[str] | None = None,
+    options: Options = Options(),  # noqa: B008 - frozen
     sampling: int | Mapping[str, int] | None = None,
-    half_precision: bool = False,
+    **old: Any,
 ) -> M:
     """Make a model's transformer blocks eventful, in place.
 
@@ -44,30 +37,15 @@ def convert(
     Args:
         model: A model that holds blocks of a known type, or such a block itself. It is put in
             eval mode.
-        policy: The default policy of new streams: one for all gates, or a mapping from gate names
-            `<block>.qkv`, `<block>.proj`, `<block>.mlp` (or patterns) to policies.
+        policy: The default policy of new streams: a frame policy (`Auto(...)`, `Carry(k)`,
+            `Skip(k)`), a token policy for all gates (`TopR(r)` and others), or a mapping from gate
+            names `<block>.qkv`, `<block>.proj`, `<block>.mlp` (or patterns) to token policies.
         where: Called with each block's name and the block; False leaves it as it is.
-        gating: What a token that is not updated means. "paper": three gates a block; skip
-            connections carry fresh inputs. "hold": the same, but a token that is not updated keeps
-            its old input there too. "input": one gate, the first block's `qkv`, picks tokens for
-            all blocks; the others keep everything.
-        attention: "incremental" (exact, linear memory), "cached" (the paper's full form),
-            "query_key" or "dense" (its ablations).
-        gate: "token", or "stgt" for the baseline of the paper.
-        gate_before_norm: Put the QKV and MLP gates before layer norm instead of behind it.
-        measure: What policies pick by: "error" (its norm, as in the paper), "relative" (over the
-            norm of the reference), "age" and "relative-age" (times the frames since the last
-            update).
-        prefix: "always" updates class and register tokens on every frame, beside the policy's
-            choice; "gated" lets them compete.
-        pooling: Average keys and values over cells of so many tokens a side, in blocks that know
-            their token grid and attend across it (the paper's "spatial", with 2).
-        sampling: Tokens that a block hands on at most, the prefix included: those that the class
-            token takes most from (adaptive token sampling, top-k form; Fayyaz et al. 2022). A
-            number for all blocks, or a mapping from block names (or patterns) to numbers. What
-            runs behind the blocks gets fewer tokens then.
-        half_precision: Round both factors of attention-value products to float16, as in the paper;
-            with "cached" and "query_key".
+        taps: Names of blocks whose outputs something else than the next block reads, under frame
+            policies; by default a stream finds them on its first frame.
+        options: The paper's ablations and what else concerns gates, see `Options`.
+        sampling: `Options.sampling`, or a mapping from block names (or patterns) to it.
+        **old: The fields of `Options` may be given by name.
 
     Returns:
         The model; a new module if `model` is itself a block, since that cannot be done in place.
@@ -75,42 +53,39 @@ def convert(
     Raises:
         ValueError: There is nothing to convert, something is unknown, or an option is wrong. The
             model is then unchanged.
-        TypeError: The model or the policy is not one.
+        TypeError: The model or the policy is not one, or an argument is unknown.
 
     Example:
         >>> import eventful, timm
         >>> model = timm.create_model("vit_tiny_patch16_224", img_size=32).eval()
-        >>> _ = eventful.convert(model, policy=eventful.TopFraction(0.25))
+        >>> _ = eventful.convert(model)
         >>> eventful.restore(model).blocks[0].__class__.__name__
         'Block'
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    options = Options(
-        gating,
-        attention,
-        gate,
-        gate_before_norm,
-        measure,
-        prefix,
-        pooling,
-        half_precision=half_precision,
-    )
+    options = _with_options(options, old)
     if eventful_blocks(model):
         raise ValueError(
             "this model is converted already; set stream.policy to change the policy, or call "
             "eventful.restore(model) first to convert it with other options"
         )
     found = _blocks_to_convert(model, where)
+    samples = _sampling(options.sampling if sampling is None else sampling, [*map(_label, found)])
+    frame_policy = policy if isinstance(policy, FramePolicy) else None
+    if frame_policy is not None:
+        _check_for_frames(frame_policy, options, samples)
     stages: dict[str, tuple[Stage, ...]] = dict.fromkeys(found, STAGES)
-    if gating == "input":
+    if options.gating == "input":
         first, *others = found
         stages = {first: ("qkv",), **dict.fromkeys(others, ())}
-    policies = for_gates(policy, [f"{_label(n)}.{stage}" for n in found for stage in stages[n]])
-    samples = _sampling(sampling, [_label(name) for name in found])
-    if pooling != 1 and not any(adapter.has_grid for _, adapter in found.values()):
+    policies = for_gates(
+        policy if not isinstance(policy, FramePolicy) else KeepAll(),
+        [f"{_label(n)}.{stage}" for n in found for stage in stages[n]],
+    )
+    if options.pooling != 1 and not any(adapter.has_grid for _, adapter in found.values()):
         raise ValueError(
-            f"pooling={pooling} averages over cells of a token grid, and no block of this "
+            f"pooling={options.pooling} averages over cells of a token grid, and no block of this "
             f"{type(model).__name__} is told its grid; leave it out"
         )
     replacements = {
@@ -120,10 +95,33 @@ def convert(
             _prefix_tokens(model, name),
             replace(options, sampling=samples.get(_label(name))),
             {stage: policies[f"{_label(name)}.{stage}"] for stage in stages[name]},
+            frame_policy,
+            None if taps is None else tuple(taps),
         )
         for name, (block, adapter) in found.items()
     }
     return _replace(model, replacements).eval()
+
+
+def _with_options(options: Options, named: Mapping[str, Any]) -> Options:
+    """Options with some fields given by name."""
+    known = {field.name for field in fields(Options)} - {"sampling"}
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        raise TypeError(
+            f"convert() takes no argument {unknown[0]!r}; options are {', '.join(sorted(known))}"
+        )
+    return replace(options, **named)
+
+
+def _check_for_frames(policy: FramePolicy, options: Options, samples: Mapping[str, int]) -> None:
+    """Refuse options that have no meaning where chosen tokens alone are computed."""
+    if options.pooling != 1 or samples:
+        what = f"pooling={options.pooling}" if options.pooling != 1 else "sampling=..."
+        raise ValueError(
+            f"{what} goes with token policies such as TopR(r); {policy} computes chosen tokens "
+            f"over all keys"
+        )
 
 
 def restore(model: M) -> M:

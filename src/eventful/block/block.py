@@ -13,7 +13,7 @@ from eventful.block.gate import TokenGate
 from eventful.block.options import Options
 from eventful.block.state import STAGES, Binding, Frame, Grid, Place, Stage
 from eventful.ops import Index
-from eventful.policies import Policy
+from eventful.policies import FramePolicy, Policy
 
 
 class TokenOperations(NamedTuple):
@@ -42,6 +42,8 @@ class EventfulBlock(nn.Module, ABC):
         prefix_tokens: int,
         options: Options,
         policies: dict[Stage, Policy],
+        frame_policy: FramePolicy | None = None,
+        taps: tuple[str, ...] | None = None,
     ) -> None:
         self.account(original, name)
         if options.sampling is not None and (self.has_grid or prefix_tokens < 1):
@@ -57,6 +59,8 @@ class EventfulBlock(nn.Module, ABC):
         self.prefix_tokens = prefix_tokens
         self.options = options
         self.default_policies = policies
+        self.frame_policy = frame_policy
+        self.taps = taps
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -18,7 +18,7 @@ from eventful.block.work import compute
 from eventful.ops import Index
 
 
-def run(block: EventfulBlock, x: Tensor, place: Place = Place()) -> Tensor:
+def run(block: EventfulBlock, x: Tensor, place: Place) -> Tensor:
     """Process the tokens (batch, tokens, dim) of one frame under the stream's policies.
 
     Args:

@@ -46,7 +46,8 @@ class Pass:
     """The chosen tokens of one frame on their way through all blocks of a stream.
 
     Attributes:
-        index: The tokens to compute: all of a dense row, none of a carried or held one.
+        index: The tokens to compute: all of a dense row, none of a carried or held one. None
+            stands for all of a first frame, whose number is known in the first block.
         keep: Keep keys and values for frames on which only some tokens are computed.
         linked: Blocks that take the output of the block before as it is.
         shown: What readers of a tap see, (batch, tokens, dim) by the tap's name; computed tokens
@@ -58,8 +59,8 @@ class Pass:
         outputs: Outputs (batch, tokens, dim) of a frame of which every token is computed.
     """
 
-    index: Index
-    keep: bool
+    index: Index | None = None
+    keep: bool = False
     linked: frozenset[str] = frozenset()
     shown: dict[str, Tensor] = field(default_factory=dict)
     taps: frozenset[str] | None = None
@@ -81,13 +82,13 @@ class Frame:
     """What all blocks of one stream share while a frame passes through them.
 
     Attributes:
-        on_first_gate: Called once a frame, by the first gate and before any state changes, with
-            its reference u and its input c, (batch, patch tokens, dim) each; returns the batch
-            rows of which every token is to be updated, and may raise.
         first: Runs a block on the first frame: (block, tokens, place) to tokens.
         update: Runs a block on later frames that are `fixed`. On others it is not compiled: where
             some rows are flushed, shapes depend on values.
         state_dtype: What references and buffers are kept in; None keeps them as they come.
+        on_first_gate: Called once a frame, by the first gate and before any state changes, with
+            its reference u and its input c, (batch, patch tokens, dim) each; returns the batch
+            rows of which every token is to be updated, and may raise.
         fixed: Updates have fixed shapes, look at nothing that only the device knows, and can be
             undone.
         bounded: Attention does a fixed amount of work too, which may turn out too small.
@@ -98,10 +99,10 @@ class Frame:
         work: The pass, under a frame policy; no gate is asked then.
     """
 
-    on_first_gate: Callable[[Tensor, Tensor], list[int]]
     first: Step
     update: Step
     state_dtype: torch.dtype | None = None
+    on_first_gate: Callable[[Tensor, Tensor], list[int]] = lambda reference, c: []
     fixed: bool = False
     bounded: bool = False
     anew: bool = False

@@ -33,30 +33,36 @@ def compute(block: EventfulBlock, x: Tensor, place: Place, work: Pass) -> Tensor
         (batch, tokens, dim).
     """
     assert block.binding is not None
-    if work.index.is_nothing:
+    index = work.index = work.index or Index.everything(len(x), x.shape[1], x.device)
+    if index.is_nothing:
         return work.shown.get(block.name, x)
     if work.tokens is None or block.name not in work.linked:
-        work.tokens = work.index.gather(x)
+        work.tokens = index.gather(x)
     c = work.tokens
-    qkv = block.to_qkv(block.norm_1(c), place.at(work.index.positions))
+    qkv = block.to_qkv(block.norm_1(c), place.at(index.positions))
     attention = _within_windows if block.window_size else _across
-    o = attention(block, qkv, place.grid, work, block.binding.state)
+    o = attention(block, qkv, place.grid, work, index, block.binding.state)
     c = c + block.to_out(block.mix(o[None], qkv[None])[0])
     work.tokens = c = c + block.to_mlp(block.norm_2(c))
-    if work.index.is_everything:
+    if index.is_everything:
         whole = c.unflatten(0, (len(x), -1))
         work.note(block.name, x, whole)
         return whole
     if block.name in work.shown:
-        work.index.scatter_(work.shown[block.name], c)
+        index.scatter_(work.shown[block.name], c)
     return work.shown.get(block.name, x)
 
 
 def _across(
-    block: EventfulBlock, qkv: Tensor, grid: Grid | None, work: Pass, state: BlockState
+    block: EventfulBlock,
+    qkv: Tensor,
+    grid: Grid | None,
+    work: Pass,
+    index: Index,
+    state: BlockState,
 ) -> Tensor:
     """Attention (total, width) of the chosen queries over the keys and values of their rows."""
-    index, width = work.index, block.width
+    width = block.width
     kv = qkv[:, width // 3 : width]
     if index.is_everything:
         kept = kv.unflatten(0, (len(index.counts), -1))
@@ -84,7 +90,12 @@ def _across(
 
 
 def _within_windows(
-    block: EventfulBlock, qkv: Tensor, grid: Grid | None, work: Pass, state: BlockState
+    block: EventfulBlock,
+    qkv: Tensor,
+    grid: Grid | None,
+    work: Pass,
+    index: Index,
+    state: BlockState,
 ) -> Tensor:
     """The same where attention stays within windows: a query sees those of its own window.
 
@@ -92,11 +103,11 @@ def _within_windows(
     by side, filled up to as many as the fullest window has.
     """
     assert grid is not None
-    index, third, area = work.index, block.width // 3, block.window_size**2
+    third, area = block.width // 3, block.window_size**2
     windows = Windows(grid, block.window_size)
     slots = index.flat.div(index.tokens, rounding_mode="floor") * windows.places
     slots = slots + windows.slots(qkv.device)[index.positions]
-    kv = _in_window_order(block, qkv, grid, work, state)
+    kv = _in_window_order(block, qkv, grid, work, index, state)
     kv.view(-1, 2 * third).index_copy_(0, slots, qkv[:, third : block.width].to(kv.dtype))
     order = (slots // area).sort(stable=True)
     touched, inverse, counts = order.values.unique_consecutive(
@@ -121,17 +132,17 @@ def _within_windows(
 
 
 def _in_window_order(
-    block: EventfulBlock, qkv: Tensor, grid: Grid, work: Pass, state: BlockState
+    block: EventfulBlock, qkv: Tensor, grid: Grid, work: Pass, index: Index, state: BlockState
 ) -> Tensor:
     """The keys and values (batch, places, 2 * width) to write to: kept ones, or padding."""
-    if work.keep and state.kv is not None and not work.index.is_everything:
+    if work.keep and state.kv is not None and not index.is_everything:
         return state.kv
     nothing = qkv.new_zeros(1, block.dim)
     first = torch.zeros(1, dtype=torch.int64, device=qkv.device)
     padding = block.to_qkv(nothing, Place(None, grid, first))[0, block.width // 3 : block.width]
     places = Windows(grid, block.window_size).places
     dtype = work.state_dtype or qkv.dtype
-    kv = padding.to(dtype).expand(len(work.index.counts), places, -1).clone()
+    kv = padding.to(dtype).expand(len(index.counts), places, -1).clone()
     if work.keep:
         state.kv = kv
     return kv

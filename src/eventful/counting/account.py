@@ -8,6 +8,7 @@ from eventful.block.bindings import Blocks, binding
 from eventful.counting.operations import (
     BlockSize,
     Operations,
+    chosen_operations,
     dense_operations,
     frame_operations,
     original_size,
@@ -28,26 +29,43 @@ class Account:
         self._blocks = blocks
         self._sizes: dict[str, BlockSize] = {}
         self._originals: dict[str, Operations] = {}
+        self._tokens = 0
         self.outside = 0
 
-    def measure(self) -> None:
-        """Read the sizes that operations depend on off the blocks, behind their first frame."""
+    def measure(self, tokens: int | None = None) -> None:
+        """Read the sizes that operations depend on off the blocks, after their first frame.
+
+        Args:
+            tokens: N, where no gate or buffer says it.
+        """
         self._sizes = {
             name: BlockSize.of(block, binding(block).grid) for name, block in self._blocks.items()
         }
-        tokens, sampled = 0, False
+        own, sampled = tokens or 0, False
         for name, block in self._blocks.items():
-            if not sampled:
-                tokens = binding(block).state.tokens
+            if not sampled and tokens is None:
+                own = binding(block).state.tokens
             sampled = sampled or block.options.sampling is not None
             size = original_size(block, binding(block).grid)
-            self._originals[name] = dense_operations(size, tokens)
+            self._originals[name] = dense_operations(size, own)
+        self._tokens = own
 
     def used(self, flushed: Iterable[int]) -> Operations:
         """What the last run took, of which these batch rows were flushed."""
         used, rows = Operations(other=self.outside), list(flushed)
         for name, block in self._blocks.items():
             used += frame_operations(block, self._sizes[name], rows)
+        return used
+
+    def passed(self, active: int) -> Operations:
+        """What the blocks take to compute so many tokens of one row, under a frame policy."""
+        used = Operations()
+        for name in self._blocks if active else ():
+            whole = self._originals[name]
+            size = self._sizes[name]
+            used += (
+                whole if active == self._tokens else chosen_operations(size, self._tokens, active)
+            )
         return used
 
     def dense(self, batch: int) -> Operations:

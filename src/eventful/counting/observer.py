@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from eventful.block.block import EventfulBlock
 from eventful.ops.recompute import OPERATORS
@@ -21,6 +22,9 @@ class Observer(TorchDispatchMode):
         matmul: Other matrix products.
         attention: Products inside fused attention.
         additions: Elementwise additions and subtractions of floating-point tensors.
+        watched: Memory that belongs to a block's output, and the block's name.
+        read: Blocks whose output an operator took, other than to view it.
+        written: Blocks whose output an operator wrote to.
 
     Example:
         >>> import torch
@@ -33,6 +37,9 @@ class Observer(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.linear = self.matmul = self.attention = self.additions = 0
+        self.watched: dict[int, str] = {}
+        self.read: set[str] = set()
+        self.written: set[str] = set()
 
     @property
     def total(self) -> int:
@@ -63,8 +70,20 @@ class Observer(TorchDispatchMode):
             if parts is not NotImplemented:
                 return parts
         result = func(*args, **kwargs)
+        self._watch(func, (args, kwargs), result)
         self._count(name, args, result)
         return result
+
+    def _watch(self, func: Any, taken: Any, result: Any) -> None:
+        """Notice who reads the output of a block."""
+        if not self.watched:
+            return
+        writes = func._schema.is_mutable
+        given = set() if writes else _memory(result)
+        names = {self.watched[where] for where in _memory(taken) - given if where in self.watched}
+        self.read |= names
+        if writes:
+            self.written |= names
 
     def _count(self, name: str, args: tuple, result: Any) -> None:
         match name:
@@ -107,6 +126,12 @@ _COUNTED |= {"add", "sub", "add_", "sub_", "rsub", "attend", "exchange_keys"}
 _WHOLE = {"upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"}  # not counted
 
 
+def _memory(tree: Any) -> set[int]:
+    """Where the tensors in a tree lie."""
+    leaves = (x for x in tree_leaves(tree) if isinstance(x, Tensor))
+    return {x.untyped_storage().data_ptr() for x in leaves}
+
+
 @contextmanager
 def outside(blocks: list[EventfulBlock]) -> Iterator[Observer]:
     """Observe what runs on this thread outside the given blocks.
@@ -115,18 +140,20 @@ def outside(blocks: list[EventfulBlock]) -> Iterator[Observer]:
     """
     observer = Observer()
 
-    def unobserved(forward: Any) -> Any:
+    def unobserved(name: str, forward: Any) -> Any:
         def wrapper(*args: Any, **kwargs: Any) -> Tensor:
             with observer.paused():
-                return forward(*args, **kwargs)
+                output = forward(*args, **kwargs)
+            observer.watched[output.untyped_storage().data_ptr()] = name
+            return output
 
         return wrapper
 
     for block in blocks:
-        block.forward = unobserved(block.forward)
+        block.forward = unobserved(block.name, block.forward)
     try:
         with observer:
             yield observer
     finally:
         for block in blocks:
-            del block.forward
+            vars(block).pop("forward", None)

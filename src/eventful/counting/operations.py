@@ -227,6 +227,19 @@ def block_operations(
     )
 
 
+def chosen_operations(size: BlockSize, tokens: int, active: int) -> Operations:
+    """Count one batch row of a block that computes chosen tokens alone, over all their keys."""
+    pairs = active * size.keys(tokens)
+    return Operations(
+        qkv=active * size.per_token["qkv"],
+        query_key=(pairs + active * size.lines) * size.width,
+        attention_value=pairs * size.width,
+        projection=active * size.per_token["proj"],
+        mlp=active * size.per_token["mlp"],
+        additions=2 * active * size.dim + size.bias_additions(pairs),
+    )
+
+
 def frame_operations(block: EventfulBlock, size: BlockSize, flushed: list[int]) -> Operations:
     """Count what a block of a stream did on the last frame, over all rows of the batch.
 

@@ -1,7 +1,7 @@
 """Motion between frames, and what is moved along it."""
 
 from eventful.motion.carry import carry
-from eventful.motion.flow import Motion
-from eventful.motion.residual import Residual
+from eventful.motion.flow import Flow, on_grid
+from eventful.motion.view import Look, View, patch_rms
 
-__all__ = ["Motion", "Residual", "carry"]
+__all__ = ["Flow", "Look", "View", "carry", "on_grid", "patch_rms"]

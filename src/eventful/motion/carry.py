@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def carry(tokens: Tensor, motion: Tensor) -> Tensor:
     """Move tokens along the motion, between cells bilinearly.
 
+    Coordinates and weights are float32 whatever the tokens are; a motion by whole cells moves
+    values exactly.
+
     Args:
         tokens: (batch, height, width, dim) of an earlier frame.
-        motion: (batch, height, width, 2) from `Motion`.
+        motion: (batch, height, width, 2): how far to go from a cell, down and to the right in
+            cells, to find what it shows on the earlier frame.
 
     Returns:
         (batch, height, width, dim) where the frame now shows them. What comes in from outside is
@@ -24,12 +27,27 @@ def carry(tokens: Tensor, motion: Tensor) -> Tensor:
         >>> carry(tokens, left).flatten().tolist()
         [1.0, 2.0, 3.0, 3.0]
     """
-    height, width = tokens.shape[1:3]
-    y, x = (torch.arange(side, device=tokens.device) + 0.5 for side in (height, width))
-    place_y = 2 * (y[:, None] + motion[..., 0]) / height - 1
-    place_x = 2 * (x + motion[..., 1]) / width - 1
-    places = torch.stack([place_x, place_y], dim=-1).to(tokens.dtype)
-    moved = F.grid_sample(
-        tokens.permute(0, 3, 1, 2), places, padding_mode="border", align_corners=False
-    )
-    return moved.permute(0, 2, 3, 1)
+    batch, height, width, dim = tokens.shape
+    y0, y1, down = _neighbours(motion[..., 0].float(), height, axis=1)
+    x0, x1, right = _neighbours(motion[..., 1].float(), width, axis=2)
+    first = (torch.arange(batch, device=tokens.device) * height * width).view(-1, 1, 1)
+    flat = tokens.reshape(-1, dim)
+
+    def at(y: Tensor, x: Tensor) -> Tensor:
+        return flat.index_select(0, (first + y * width + x).flatten())
+
+    down, right = (weight.to(tokens.dtype).reshape(-1, 1) for weight in (down, right))
+    above = at(y0, x0).lerp_(at(y0, x1), right)
+    below = at(y1, x0).lerp_(at(y1, x1), right)
+    return above.lerp_(below, down).view(tokens.shape)
+
+
+def _neighbours(motion: Tensor, size: int, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two cells that a place lies between, along an axis, and how far it is to the second."""
+    shape = [1, 1, 1]
+    shape[axis] = size
+    cells = torch.arange(size, device=motion.device, dtype=torch.float32).view(shape)
+    place = (cells + motion).clamp(0, size - 1)
+    before = place.floor()
+    after = (before + 1).clamp(max=size - 1)
+    return before.long(), after.long(), place - before

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+
+Pixels = Callable[[Tensor], Tensor]
+Normalize = bool | tuple[Sequence[float], Sequence[float]] | Any
 
 
 class Inputs:
     """Checks frames and brings them to what the model takes.
 
     Args:
-        model: The model; its patch embedding says how many channels a frame has.
-        normalize: Apply the model's own mean and standard deviation to frames in [0, 1].
+        model: The model; where its own patch embedding takes the frame, that says how many channels
+            a frame has.
+        normalize: True for the model's own mean and standard deviation (its `pretrained_cfg`), a
+            pair of them, or an image processor that has `image_mean` and `image_std`. Frames are in
+            [0, 1] then. False if frames are what the model takes.
+        pixels: Turns a frame as it is handed in into a picture in [0, 1], where that cannot be told
+            otherwise.
     """
 
-    def __init__(self, model: nn.Module, normalize: bool) -> None:
-        self._channels, self._size = patch_channels(model), fixed_size(model)
-        self._normalization = normalization(model) if normalize else None
+    def __init__(
+        self, model: nn.Module, normalize: Normalize, pixels: Pixels | None = None
+    ) -> None:
+        self._model, self._pixels = model, pixels
+        self._normalization = None if normalize is False else normalization(model, normalize)
 
     def prepare(self, frame: Tensor, weight: Tensor, number: int, look: bool = True) -> Tensor:
         """Check a frame and bring it to the device and dtype of a weight of the model.
@@ -45,8 +56,38 @@ class Inputs:
             x = (x - mean) / std
         return x
 
+    def picture(self, frame: Tensor) -> Tensor:
+        """A frame, as it was handed in, as a picture in [0, 1]: float32, on the frame's device.
+
+        Raises:
+            ValueError: It is none, or its scale cannot be told.
+        """
+        if self._pixels is not None:
+            return self._pixels(frame).detach().float()
+        if frame.ndim != 4:
+            raise ValueError(
+                f"this policy follows motion, which needs pictures (batch, channels, height, "
+                f"width); got {tuple(frame.shape)}; pass pixels=..., or use Skip(k), or a token "
+                f"policy such as TopR(r)"
+            )
+        picture = frame.float()
+        if self._normalization is None:
+            known = _of_model(self._model)
+            if known is not None and picture.shape[1] == known[0].shape[1]:
+                picture = picture * known[1].to(picture) + known[0].to(picture)
+        low, high = picture.aminmax()
+        if low < -0.1 or high > 1.1:
+            raise ValueError(
+                f"this policy follows motion, which needs to know what black and white are; the "
+                f"frame has values from {low.item():.3g} to {high.item():.3g}; say how it was "
+                f"normalised (normalize=(mean, std) with frames in [0, 1]), or pass pixels=..., "
+                f"which turns a frame into a picture in [0, 1]"
+            )
+        return picture
+
     def _check(self, frame: Tensor) -> None:
-        shape = f"(batch, {self._channels or 'channels'}, height, width)"
+        channels, size = taken_channels(self._model), taken_size(self._model)
+        shape = f"(batch, {channels or 'channels'}, height, width)"
         if not isinstance(frame, Tensor) or not frame.is_floating_point():
             kind = frame.dtype if isinstance(frame, Tensor) else type(frame).__name__
             raise TypeError(
@@ -55,12 +96,12 @@ class Inputs:
             )
         if frame.requires_grad:
             raise RuntimeError("streams compute no gradients; pass frame.detach()")
-        if self._channels and (frame.ndim != 4 or frame.shape[1] != self._channels):
+        if channels and (frame.ndim != 4 or frame.shape[1] != channels):
             raise ValueError(f"expected a frame {shape}, got {tuple(frame.shape)}")
-        if self._size and tuple(frame.shape[2:]) != self._size:
+        if size and tuple(frame.shape[2:]) != size:
             raise ValueError(
-                f"expected frames of {self._size[0]} x {self._size[1]} pixels, got "
-                f"{tuple(frame.shape)}; resize them, or build the model with dynamic_img_size=True"
+                f"expected frames of {size[0]} x {size[1]} pixels, got {tuple(frame.shape)}; "
+                f"resize them, or build the model with dynamic_img_size=True"
             )
 
 
@@ -75,32 +116,61 @@ def refuse(number: int, what: str) -> NoReturn:
     )
 
 
-def fixed_size(model: nn.Module) -> tuple[int, int] | None:
-    """Height and width of the only frames that the model's patch embedding takes, if so."""
-    for module in model.modules():
-        embed: Any = getattr(module, "patch_embed", None)
-        if getattr(embed, "strict_img_size", False) and embed.img_size is not None:
-            return tuple(embed.img_size)
+def taken_size(model: nn.Module) -> tuple[int, int] | None:
+    """Height and width of the only frames that the model takes, if its patch embedding is first."""
+    embed: Any = getattr(model, "patch_embed", None)
+    if getattr(embed, "strict_img_size", False) and embed.img_size is not None:
+        return tuple(embed.img_size)
     return None
 
 
-def patch_channels(model: nn.Module) -> int | None:
-    """The image channels that the model's patch embedding takes, where it has one."""
-    for module in model.modules():
-        proj = getattr(getattr(module, "patch_embed", None), "proj", None)
-        if isinstance(proj, nn.Conv2d):
-            return proj.in_channels
+def taken_channels(model: nn.Module) -> int | None:
+    """The image channels that the model takes, where its patch embedding is first."""
+    embed = getattr(model, "patch_embed", None)
+    proj = getattr(embed, "proj", None)
+    if isinstance(proj, nn.Conv2d) and not hasattr(embed, "backbone"):
+        return proj.in_channels
     return None
 
 
-def normalization(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, (1, channels, 1, 1) each, that the model was trained with."""
+def normalization(model: nn.Module, normalize: Normalize = True) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, (1, channels, 1, 1) each.
+
+    Args:
+        model: Whose own are meant by True.
+        normalize: True, a pair, or an image processor.
+
+    Raises:
+        ValueError: They are not to be had.
+    """
+    if normalize is True:
+        known = _of_model(model)
+        if known is None:
+            raise ValueError(
+                "normalize=True needs a model with pretrained_cfg['mean'] and ['std'], as timm's "
+                "have; pass normalize=(mean, std), an image processor, or frames as the model "
+                "takes them"
+            )
+        return known
+    pair: Any = normalize
+    if hasattr(pair, "image_mean") and hasattr(pair, "image_std"):
+        pair = pair.image_mean, pair.image_std
+    try:
+        mean, std = (torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in pair)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"normalize must be True, (mean, std) with a number a channel each, or an image "
+            f"processor with image_mean and image_std; got {normalize!r}"
+        ) from None
+    if mean.shape != std.shape or not (std > 0).all():
+        raise ValueError(f"normalize=(mean, std) needs as many positive std as mean, got {pair}")
+    return mean, std
+
+
+def _of_model(model: nn.Module) -> tuple[Tensor, Tensor] | None:
     for module in model.modules():
         config: Any = getattr(module, "pretrained_cfg", None) or {}
         if "mean" in config and "std" in config:
             mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
             return mean, std
-    raise ValueError(
-        "normalize=True needs a model with pretrained_cfg['mean'] and ['std'], as timm's have; "
-        "normalise the frames yourself and leave it out"
-    )
+    return None

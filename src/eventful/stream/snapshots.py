@@ -16,24 +16,10 @@ from torch import Tensor, nn
 from eventful.block import bindings
 from eventful.block.bindings import Blocks, binding
 from eventful.block.state import BlockState
-from eventful.policies import KeepAll, Policy, Threshold, TopFraction, TopR
+from eventful.policies import FramePolicy, KeepAll, Policy, Threshold, TopFraction, TopR, parse
 from eventful.policies.text import read_token_policy
 
-_KEYS = {
-    "digest",
-    "model",
-    "frame",
-    "tensors",
-    "turns",
-    "policies",
-    "histories",
-    "steering",
-    "grids",
-    "state_dtype",
-    "pending",
-    "outside",
-    "counts",
-}
+_KEYS = {"model", "frame", "engine", "pending", "state_dtype", "outside", "counts"}
 
 
 def describe(module: nn.Module, blocks: Blocks) -> dict[str, Any]:
@@ -75,14 +61,23 @@ def states_in(content: Mapping[str, Any], device: torch.device) -> dict[str, Blo
 
 def frame_of(size: tuple[Any, ...]) -> list[Any]:
     """Write down a frame's shape and dtype."""
-    shape, dtype, _ = size
-    return [list(shape), str(dtype)]
+    shape, dtype, _, inputs = size
+    return [list(shape), str(dtype), dict(inputs)]
 
 
 def size_in(content: Mapping[str, Any], device: torch.device) -> tuple[Any, ...]:
     """Read the frame's shape and dtype back, and put the device beside them."""
-    shape, dtype = content["frame"]
-    return tuple(shape), getattr(torch, dtype.removeprefix("torch.")), device
+    shape, dtype, inputs = content["frame"]
+    return tuple(shape), getattr(torch, dtype.removeprefix("torch.")), device, inputs
+
+
+def frame_policy_in(engine: Mapping[str, Any]) -> FramePolicy | None:
+    """Read the frame policy of a stream back; None if it ran under token policies."""
+    if "schedule" not in engine:
+        return None
+    policy = parse(engine["policies"][""])
+    assert isinstance(policy, FramePolicy)
+    return policy
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
@@ -171,7 +166,7 @@ def read(source: Mapping[str, Any] | str | os.PathLike[str]) -> Mapping[str, Any
         source = _load(source)
     if not isinstance(source, Mapping) or set(source) != _KEYS:
         raise ValueError("this is not a snapshot that Stream.snapshot() has made")
-    if digest(all_tensors(source["tensors"])) != source["digest"]:
+    if digest(all_tensors(source["engine"]["tensors"])) != source["engine"]["digest"]:
         raise ValueError("the snapshot is damaged: its tensors are not those that were saved")
     return source
 

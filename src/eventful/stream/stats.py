@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from eventful.counting import Operations
-from eventful.stream.control import Held
 
 
 @dataclass(frozen=True)
 class Flush:
-    """A frame on which a batch row was computed anew.
+    """A frame on which a batch row was computed in full for another reason than its policy's.
 
     Attributes:
         frame: Its number; the stream's first frame is 0.
         row: The batch row.
-        reason: "first frame", "scene cut", "error check", "requested", "interrupted", or what
-            changed.
+        reason: "first frame", "scene cut", "requested", "interrupted", or what changed.
     """
 
     frame: int
     row: int
     reason: str
+
+
+class FrameRow(NamedTuple):
+    """What a frame policy gave a row, and how good what is shown is.
+
+    Attributes:
+        kind: "dense", "partial", "carried" or "held".
+        reason: Why.
+        tokens: Tokens computed.
+        estimate: Relative error of what is shown as estimated from pixels, 0 on a dense frame; None
+            where nothing is estimated.
+        error: On a dense frame, the true error of what would have been shown in its place.
+        checks: Dense frames that the estimate rests on so far.
+        age: Frames since the last dense one.
+    """
+
+    kind: str
+    reason: str
+    tokens: int
+    estimate: float | None
+    error: float | None
+    checks: int
+    age: int
 
 
 @dataclass
@@ -35,15 +58,18 @@ class Stats:
         dense_operations: What the dense model needs for the same frame.
         total_operations: Over all frames.
         total_dense_operations: Over all frames.
-        updated: For each gate, the tokens updated on the last frame, one number a batch row.
+        updated: Under a token policy, for each gate the tokens updated on the last frame, one
+            number a batch row.
+        rows: Under a frame policy, what each batch row was given on the last frame.
+        kinds: Under a frame policy, how many frames of each kind there were, rows added up.
+        estimates: Estimated errors of the latest frames (at most 1,000), rows averaged; 0 on dense
+            frames.
         state_bytes: Memory that the stream holds between frames.
-        seconds: Wall time of the model on the last frame.
+        seconds: Wall time of the last frame: the model, motion and choices.
         fallbacks: Compiled frames that were computed again because more rows had to be computed
-            anew than there was room for.
+            in full than there was room for.
         flushes: The latest flushes (at most 1,000).
         flush_reasons: How many flushes there were, by reason.
-        error: What a stream with `max_error` held; None without.
-        latency: What a stream with `latency_ms` held, in milliseconds; None without.
 
     Example:
         >>> Stats(total_operations=25, total_dense_operations=100).ratio
@@ -56,13 +82,14 @@ class Stats:
     total_operations: int = 0
     total_dense_operations: int = 0
     updated: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    rows: tuple[FrameRow, ...] = ()
+    kinds: Counter[str] = field(default_factory=Counter)
+    estimates: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
     state_bytes: int = 0
     seconds: float = 0.0
     fallbacks: int = 0
     flushes: deque[Flush] = field(default_factory=lambda: deque(maxlen=1000))
     flush_reasons: Counter[str] = field(default_factory=Counter)
-    error: Held | None = None
-    latency: Held | None = None
 
     @property
     def ratio(self) -> float:
@@ -70,15 +97,14 @@ class Stats:
         return self.total_dense_operations / max(1, self.total_operations)
 
     @property
-    def target_met(self) -> bool | None:
-        """Whether all targets are held; None without any.
+    def estimate(self) -> float | None:
+        """Mean estimated error of the latest frames; None under token policies.
 
         Example:
-            >>> Stats(error=Held(target=0.1, mean=0.5, limit="most")).target_met
-            False
+            >>> Stats(estimates=deque([0.0, 0.2])).estimate
+            0.1
         """
-        held = [target.met for target in (self.error, self.latency) if target is not None]
-        return all(held) if held else None
+        return sum(self.estimates) / len(self.estimates) if self.estimates else None
 
     def count(self, operations: Operations, dense: Operations) -> None:
         """Enter one more frame."""
@@ -87,6 +113,14 @@ class Stats:
         self.total_operations += operations.total
         self.total_dense_operations += dense.total
 
+    def enter(self, rows: Sequence[FrameRow]) -> None:
+        """Enter what a frame policy gave the rows of a frame."""
+        self.rows = tuple(rows)
+        self.kinds.update(row.kind for row in rows)
+        found = [row.estimate for row in rows if row.estimate is not None]
+        if len(found) == len(rows) > 0:
+            self.estimates.append(sum(found) / len(found))
+
     def flush(self, row: int, reason: str) -> None:
         """Enter the flush of a row on the frame that is about to be counted."""
         self.flushes.append(Flush(self.frames, row, reason))
@@ -94,17 +128,23 @@ class Stats:
 
     def __str__(self) -> str:
         used, dense = (x.total / 1e9 for x in (self.operations, self.dense_operations))
-        updated = sum(map(sum, self.updated.values()))
         lines = [
             f"frames      {self.frames}",
             f"operations  {used:.2f} G on the last frame, {dense:.2f} G dense; "
             f"{self.ratio:.2f}x fewer over all frames",
-            f"updated     {updated} tokens over {len(self.updated)} gates",
-            f"state       {self.state_bytes / 1e6:.1f} MB",
-            f"time        {self.seconds * 1e3:.1f} ms",
-            f"flushes     {dict(self.flush_reasons)}",
         ]
-        for name, held, unit in (("error", self.error, ""), ("latency", self.latency, " ms")):
-            if held is not None:
-                lines.append(f"{name:<11} {held.describe(unit)}")
-        return "\n".join(lines)
+        if self.kinds:
+            lines.append("kinds       " + ", ".join(f"{n} {k}" for k, n in self.kinds.items()))
+        if self.updated:
+            updated = sum(map(sum, self.updated.values()))
+            lines.append(f"updated     {updated} tokens over {len(self.updated)} gates")
+        if self.estimate is not None:
+            lines.append(f"error       about {self.estimate:.3f} (estimated, relative)")
+        return "\n".join(
+            [
+                *lines,
+                f"state       {self.state_bytes / 1e6:.1f} MB",
+                f"time        {self.seconds * 1e3:.1f} ms",
+                f"flushes     {dict(self.flush_reasons)}",
+            ]
+        )

@@ -1,0 +1,120 @@
+"""What a stream asks of the two ways to run its frames, and what they report."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eventful.counting import Operations
+from eventful.stream.bound import Bound
+from eventful.stream.stats import FrameRow
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a frame took.
+
+    Attributes:
+        seconds: Wall time of the model.
+        used: Operations, all rows.
+        dense: What the dense model needs.
+        flushed: Rows that were computed anew for another reason than the policy's, and why.
+        updated: Tokens updated at each gate, one number a row.
+        fallbacks: Compiled frames that had to be computed again.
+        rows: What each row was given, under a frame policy.
+    """
+
+    seconds: float
+    used: Operations
+    dense: Operations
+    flushed: Mapping[int, str]
+    updated: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    fallbacks: int = 0
+    rows: tuple[FrameRow, ...] = ()
+
+
+class Engine(ABC):
+    """Runs the frames of a stream.
+
+    Args:
+        bound: The model.
+        check: Hold blocks to their originals on first frames.
+    """
+
+    def __init__(self, bound: Bound, check: bool) -> None:
+        self.bound, self._check = bound, check
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """Batch rows of a frame; 0 before the first."""
+
+    @abstractmethod
+    def first(
+        self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], reason: str
+    ) -> tuple[Any, Report]:
+        """Compute a frame in full, into new state; what was remembered stays until it is done.
+
+        Args:
+            x: What the model takes.
+            images: The same as pictures in [0, 1], where the policy needs them.
+            inputs: What else the model takes.
+            reason: Why nothing remembered can be used.
+        """
+
+    @abstractmethod
+    def run(
+        self,
+        x: Tensor,
+        images: Tensor | None,
+        inputs: Mapping[str, Any],
+        flush: Mapping[int, str],
+        number: int,
+    ) -> tuple[Any, Report]:
+        """Compute a frame from what is remembered.
+
+        Args:
+            x: What the model takes.
+            images: The same as pictures in [0, 1], where the policy needs them.
+            inputs: What else the model takes.
+            flush: Rows to compute in full whatever the policy, and why.
+            number: The frame's, for messages.
+        """
+
+    @property
+    @abstractmethod
+    def interrupted(self) -> bool:
+        """Whether a frame that fails now leaves what is remembered half changed."""
+
+    @property
+    @abstractmethod
+    def state_bytes(self) -> int:
+        """Memory of all that is remembered."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, for a snapshot."""
+
+    @abstractmethod
+    def load(self, content: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `state` gave."""
+
+    @staticmethod
+    def _check_rows(rows: int, x: Tensor) -> int:
+        """Refuse a model whose blocks see other rows than its frames have.
+
+        Raises:
+            ValueError: They do.
+        """
+        if rows != len(x):
+            raise ValueError(
+                f"this model makes {rows} rows of tokens of a frame of {len(x)} rows (tiles, or a "
+                f"copy of the frame), which a stream cannot tell apart; cut the frame yourself and "
+                f"pass its parts as a batch"
+            )
+        return rows

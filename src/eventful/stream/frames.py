@@ -1,0 +1,278 @@
+"""Frames under frame policies: dense, partial, carried and held, a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from eventful.block.bindings import binding
+from eventful.block.state import BlockState, Pass
+from eventful.counting import Observer, Operations
+from eventful.ops import Index
+from eventful.policies import Auto, FramePolicy
+from eventful.stream import snapshots
+from eventful.stream.bound import Bound, now
+from eventful.stream.costs import Costs
+from eventful.stream.cuts import SceneCuts
+from eventful.stream.engine import Engine, Report
+from eventful.stream.layout import linked_blocks, read_blocks, reader_norm, token_grid
+from eventful.stream.measure import counted_costs, timed_costs
+from eventful.stream.plan import KINDS
+from eventful.stream.schedule import Decision, Schedule
+from eventful.stream.taps import Compared, Taps
+
+
+class Frames(Engine):
+    """Runs frames as a schedule decides, before the first block.
+
+    Args:
+        bound: The model.
+        policy: What decides.
+        cuts: How scene cuts are found, or None.
+        check: Hold blocks to their originals on first frames.
+        state_dtype: What tokens, keys and values are kept in; None keeps them as they come.
+        costs: What frames cost; None finds out where the policy asks for it.
+    """
+
+    def __init__(
+        self,
+        bound: Bound,
+        policy: FramePolicy,
+        cuts: SceneCuts | None,
+        check: bool,
+        state_dtype: torch.dtype | None,
+        costs: Costs | None,
+    ) -> None:
+        super().__init__(bound, check)
+        self.policy = policy
+        self._cuts, self._dtype, self._given = cuts, state_dtype, costs
+        self._linked: frozenset[str] = frozenset()
+        self._schedule: Schedule | None = None
+        self._taps: Taps | None = None
+        self._last: Any = None
+        self._rows = self._tokens = 0
+        self._running = False
+
+    @property
+    def rows(self) -> int:
+        """Batch rows of a frame; 0 before the first."""
+        return self._rows
+
+    @property
+    def costs(self) -> Costs | None:
+        """What frames cost, once it is known."""
+        return self._given if self._schedule is None else self._schedule.costs
+
+    def accepts(self, policy: FramePolicy) -> bool:
+        """Whether what is remembered serves another policy too."""
+        return all(
+            needs(policy) == needs(self.policy) for needs in (Schedule.keeps_tokens, Schedule.sees)
+        )
+
+    def set_policy(self, policy: FramePolicy) -> None:
+        """Decide by another policy from the next frame on; what is known of the rows stays."""
+        self.policy = policy
+        if self._schedule is not None:
+            self._schedule.change(policy)
+
+    def first(
+        self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], reason: str
+    ) -> tuple[Any, Report]:
+        """Compute a frame in full, and find out how the model's blocks hang together."""
+        with self.bound.fresh_states():
+            names = list(self.bound.blocks)
+            keep = Schedule.keeps_tokens(self.policy)
+            work, output, seconds, observer = self._trace(x, inputs, keep)
+            first = work.outputs[names[0]]
+            self._rows = self._check_rows(len(first), x)
+            self._tokens = first.shape[1]
+            prefix = self.bound.blocks[names[0]].prefix_tokens
+            grid = token_grid(self.bound, x, self._tokens - prefix, images is not None)
+            self._linked = linked_blocks(work, observer)
+            taps = read_blocks(self.bound, work, output, observer)
+            schedule = Schedule(self.policy, grid, self._cuts, self._given)
+            schedule.start(self._rows)
+            decisions = schedule.decide(images, dict.fromkeys(range(self._rows), reason))
+        self._taps = Taps(prefix, grid, {name: reader_norm(self.bound, name) for name in taps})
+        self._taps.start(work.outputs, self._dtype)
+        self.bound.account.outside = observer.total
+        self.bound.account.measure(self._tokens)
+        if isinstance(self.policy, Auto):
+            schedule.set_costs(self._given or self._find_costs(x, images, inputs, prefix))
+        self._schedule = schedule
+        for row, decision in enumerate(decisions):
+            schedule.done(row, decision, None)
+        self._last = _copy(output)
+        return output, self._report(seconds, decisions, [None] * self._rows)
+
+    def _find_costs(
+        self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], prefix: int
+    ) -> Costs:
+        """Count operations where a share of them is asked for; else measure time."""
+        if isinstance(self.policy, Auto) and self.policy.share is not None:
+            return counted_costs(self.bound.account, prefix, self._rows)
+        assert images is not None
+        assert self._taps is not None
+        return timed_costs(self.bound, x, images, inputs, self._taps, self._linked)
+
+    def _trace(
+        self, x: Tensor, inputs: Mapping[str, Any], keep: bool
+    ) -> tuple[Pass, Any, float, Observer]:
+        """Run a whole frame, and take note of what every block took and gave."""
+        work = self.bound.frame.work = Pass(keep=keep, state_dtype=self._dtype)
+        output, seconds, observer = self.bound.observe(x, inputs, self._check)
+        return work, output, seconds, observer
+
+    def run(
+        self,
+        x: Tensor,
+        images: Tensor | None,
+        inputs: Mapping[str, Any],
+        flush: Mapping[int, str],
+        number: int,
+    ) -> tuple[Any, Report]:
+        """Compute a frame as the schedule decides."""
+        assert self._schedule is not None
+        self._running = True
+        start = now(x)
+        decisions = self._schedule.decide(images, flush)
+        compared: list[Compared | None] = [None] * self._rows
+        if self._last is not None and all(decision.kind == "held" for decision in decisions):
+            output = _copy(self._last)
+        else:
+            output, compared = self._pass(x, inputs, decisions)
+        for row, decision in enumerate(decisions):
+            self._schedule.done(row, decision, compared[row])
+        seconds = now(x) - start
+        self._schedule.clock(1e3 * seconds)
+        self._running = False
+        return output, self._report(seconds, decisions, compared)
+
+    def _pass(
+        self, x: Tensor, inputs: Mapping[str, Any], decisions: Sequence[Decision]
+    ) -> tuple[Any, list[Compared | None]]:
+        """Run the model; blocks compute what the rows ask for, taps show the rest moved."""
+        assert self._taps is not None
+        taps, keep = self._taps, Schedule.keeps_tokens(self.policy)
+        work = Pass(self._index(decisions, x.device), keep, self._linked, state_dtype=self._dtype)
+        moving = [None if d.kind in ("dense", "held") else d.look for d in decisions]
+        if not work.index.is_everything:  # type: ignore[union-attr]
+            work.shown = taps.show(moving, x.dtype)
+        work.taps = frozenset(taps.norms)
+        self.bound.frame.work = work
+        output, _ = self.bound.run(x, inputs)
+        shown = work.outputs or work.shown
+        compared = [
+            taps.compare(shown, row, d.look) if d.kind == "dense" and d.look is not None else None
+            for row, d in enumerate(decisions)
+        ]
+        rows = {kind: [r for r, d in enumerate(decisions) if d.kind == kind] for kind in KINDS}
+        settled = [row for row, decision in enumerate(decisions) if decision.settle]
+        taps.keep(shown, sorted({*rows["dense"], *settled}), rows["partial"])
+        self._last = _copy(output)
+        return output, compared
+
+    def _index(self, decisions: Sequence[Decision], device: torch.device) -> Index:
+        """The tokens that the blocks compute, of all rows."""
+        assert self._taps is not None
+        prefix = torch.arange(self._taps.prefix, device=device)
+        rows = []
+        for decision in decisions:
+            if decision.kind == "dense":
+                rows.append(torch.arange(self._tokens, device=device))
+            elif decision.patches is not None:
+                rows.append(torch.cat([prefix, decision.patches.to(device) + len(prefix)]))
+            else:
+                rows.append(prefix[:0])
+        return Index.from_rows(rows, self._tokens)
+
+    def _report(
+        self,
+        seconds: float,
+        decisions: Sequence[Decision],
+        compared: Sequence[Compared | None],
+    ) -> Report:
+        assert self._taps is not None
+        assert self._schedule is not None
+        account, rows = self.bound.account, []
+        used = Operations()
+        for row, (decision, found) in enumerate(zip(decisions, compared, strict=True)):
+            active = 0 if decision.patches is None else len(decision.patches) + self._taps.prefix
+            active = self._tokens if decision.kind == "dense" else active
+            used += account.passed(active)
+            error = None if found is None else found.shown
+            rows.append(self._schedule.row_report(row, decision, active, error))
+        whole = self._last is None or any(d.kind != "held" for d in decisions)
+        used += Operations(other=account.outside * whole)
+        flushed = {row: d.reason for row, d in enumerate(decisions) if d.flushed}
+        return Report(seconds, used, account.dense(self._rows), flushed, rows=tuple(rows))
+
+    @property
+    def interrupted(self) -> bool:
+        """A frame that fails once its schedule has moved on has to begin anew."""
+        return self._running
+
+    @property
+    def state_bytes(self) -> int:
+        """Keys and values, outputs and pictures."""
+        parts = [self._taps, self._schedule]
+        kept = {id(x): x for part in parts if part is not None for x in part.tensors().values()}
+        kept |= {id(x): x for x in tree_leaves(self._last) if isinstance(x, Tensor)}
+        return self.bound.state_bytes + sum(x.nbytes for x in kept.values())
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, for a snapshot."""
+        assert self._taps is not None
+        assert self._schedule is not None
+        tensors = {"taps": self._taps.tensors(), "views": self._schedule.tensors()}
+        captured = snapshots.capture(self.bound.blocks)
+        captured["tensors"] |= {
+            name: {key: tensor.clone() for key, tensor in named.items()}
+            for name, named in tensors.items()
+        }
+        captured["digest"] = snapshots.digest(snapshots.all_tensors(captured["tensors"]))
+        return {
+            **captured,
+            "policies": {"": str(self.policy)},
+            "schedule": self._schedule.state(),
+            "layout": {
+                "linked": sorted(self._linked),
+                "taps": list(self._taps.norms),
+                "prefix": self._taps.prefix,
+                "grid": list(self._taps.grid),
+                "tokens": self._tokens,
+                "rows": self._rows,
+            },
+        }
+
+    def load(self, content: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `state` gave."""
+        layout = content["layout"]
+        tensors = {
+            part: {key: tensor.to(device, copy=True) for key, tensor in named.items()}
+            for part, named in content["tensors"].items()
+        }
+        for name, block in self.bound.blocks.items():
+            binding(block).state = BlockState(kv=tensors.get(name, {}).get("kv"))
+            binding(block).grid = content["grids"][name]
+        self._linked, self._tokens = frozenset(layout["linked"]), layout["tokens"]
+        self._rows, grid = layout["rows"], tuple(layout["grid"])
+        norms = {name: reader_norm(self.bound, name) for name in layout["taps"]}
+        self._taps = Taps(layout["prefix"], grid, norms)
+        self._taps.load(tensors["taps"])
+        self._schedule = Schedule(self.policy, grid, self._cuts)
+        self._schedule.load(content["schedule"], tensors["views"])
+        self._last, self._running = None, False
+        self.bound.account.measure(self._tokens)
+
+
+def _copy(output: Any) -> Any:
+    """A copy of a model's output; None if it holds something else than tensors and numbers."""
+    leaves = tree_leaves(output)
+    if not all(isinstance(leaf, Tensor | bool | int | float | str | None) for leaf in leaves):
+        return None
+    return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, output)

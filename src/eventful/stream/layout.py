@@ -1,0 +1,123 @@
+"""How a model's blocks hang together, found on its first frame: links, taps, the token grid."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from eventful.block.bindings import binding
+from eventful.block.state import Pass
+from eventful.counting import Observer
+from eventful.stream.bound import Bound
+from eventful.stream.taps import Norm
+
+_PATCHES = range(1, 129)  # sides of a patch in pixels that are tried
+
+
+def linked_blocks(work: Pass, observer: Observer) -> frozenset[str]:
+    """The blocks that take the output of the block before as it is.
+
+    Between others something stands (a convolution, positions that are added, a block that was left
+    dense), which needs all tokens.
+    """
+    names = list(work.inputs)
+    return frozenset(
+        name
+        for before, name in pairwise(names)
+        if before not in observer.written and _same(work.outputs[before], work.inputs[name])
+    )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one view of one memory."""
+    layout = a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
+    return layout and a.shape == b.shape
+
+
+def read_blocks(bound: Bound, work: Pass, output: Any, observer: Observer) -> list[str]:
+    """The blocks whose outputs something else than the next block reads.
+
+    Args:
+        bound: The model.
+        work: The first frame's pass.
+        output: What the model gave.
+        observer: Saw what ran outside the blocks.
+
+    Raises:
+        ValueError: A name given to `convert` is none of a block, or one that is read is missing; or
+            nothing is read.
+    """
+    names, given = list(bound.blocks), bound.taps
+    shapes = {name: tuple(out.shape) for name, out in work.outputs.items()}
+    odd = {name: shape for name, shape in shapes.items() if shape != shapes[names[0]]}
+    if odd:
+        raise ValueError(
+            f"frame policies need blocks of one shape; {names[0]} gives {shapes[names[0]]} and "
+            f"others {odd}; leave them out with convert(..., where=...)"
+        )
+    returned = {
+        x.untyped_storage().data_ptr() for x in tree_leaves(output) if isinstance(x, Tensor)
+    }
+    read = {
+        name
+        for name, out in work.outputs.items()
+        if out.untyped_storage().data_ptr() in returned or bound.blocks[name]._forward_hooks
+    }
+    read |= observer.read & set(names)
+    if not read:
+        raise ValueError("nothing reads what the blocks compute; there is nothing to carry along")
+    for name in given or ():
+        if name not in names:
+            near = ", ".join(get_close_matches(name, names)) or ", ".join(names[-3:])
+            raise ValueError(f"taps: no block is called {name!r}; there are: {near}")
+    missing = sorted(read - set(given or names))
+    if missing:
+        raise ValueError(
+            f"taps={list(given or ())} leaves out {', '.join(missing)}, whose output the model "
+            f"reads; add it, or leave taps out"
+        )
+    return [name for name in names if name in (given or read)]
+
+
+def token_grid(bound: Bound, x: Tensor, patches: int, needed: bool) -> tuple[int, int]:
+    """Height and width of the grid of patch tokens.
+
+    Blocks say it where they are told; else it follows from the frame's size and their number.
+
+    Raises:
+        ValueError: It cannot be told, and is needed.
+    """
+    told = binding(next(iter(bound.blocks.values()))).grid
+    if told is not None:
+        return told
+    if x.ndim == 4:
+        height, width = x.shape[-2:]
+        for side in _PATCHES:
+            for grid in ((height // side, width // side), (-(-height // side), -(-width // side))):
+                if grid[0] * grid[1] == patches:
+                    return grid
+    if needed:
+        raise ValueError(
+            f"cannot tell the grid of {patches} patch tokens of a frame {tuple(x.shape)}, along "
+            f"which outputs would be moved; Skip(k) and token policies such as TopR(r) need none"
+        )
+    return 1, patches
+
+
+def reader_norm(bound: Bound, name: str) -> Norm:
+    """The final norm that stands behind a block's list, if there is one; else nothing."""
+    parent = bound.module
+    for part in name.split(".")[:-2]:
+        parent = getattr(parent, part)
+    norm = getattr(parent, "norm", None)
+    weight = getattr(norm, "weight", None)
+    fits = isinstance(weight, Tensor) and weight.shape == (bound.blocks[name].dim,)
+    return norm if isinstance(norm, nn.Module) and fits else _as_is
+
+
+def _as_is(x: Tensor) -> Tensor:
+    return x

@@ -1,0 +1,112 @@
+"""What a frame of each kind costs: in operations, or in time on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eventful.block.bindings import binding
+from eventful.block.state import BlockState, Pass
+from eventful.counting.account import Account
+from eventful.motion import Flow, Look, View
+from eventful.ops import Index
+from eventful.stream.bound import Bound, now
+from eventful.stream.costs import Costs
+from eventful.stream.taps import Taps
+
+RUNS = 3  # of each kind of frame; the median counts
+SHARES = 1 / 16, 1 / 4  # of the patches, at which partial frames are measured
+STEP = 2  # pixels that the picture moves by, for the flow to have something to find
+
+
+def counted_costs(account: Account, prefix: int, rows: int) -> Costs:
+    """Costs in operations, of one row.
+
+    Args:
+        account: Of the stream, its sizes known.
+        prefix: Class and register tokens.
+        rows: Batch rows of a frame.
+    """
+    outside = account.outside / rows
+    one, two = (account.passed(prefix + patches).total for patches in (1, 2))
+    return Costs(
+        dense=account.dense(1).total - account.outside + outside,
+        carried=outside,
+        held=outside,
+        partial=outside + 2 * one - two,
+        token=two - one,
+        unit="operations",
+    )
+
+
+def timed_costs(
+    bound: Bound,
+    x: Tensor,
+    images: Tensor,
+    inputs: Mapping[str, Any],
+    taps: Taps,
+    linked: frozenset[str],
+) -> Costs:
+    """Costs in milliseconds, of one row, motion included; what is remembered stays as it is.
+
+    Args:
+        bound: The model, a first frame behind it.
+        x: The frame.
+        images: The same as pictures.
+        inputs: What else the model takes.
+        taps: Its outputs.
+        linked: Blocks that take the output of the block before as it is.
+    """
+    height, width = taps.grid
+    patches, rows = height * width, len(x)
+    tokens = taps.prefix + patches
+    flow = Flow()
+    small = flow.smaller(images[:1])
+    view = View.of(flow, taps.grid, small)
+
+    def look() -> Look:
+        return view.look(flow.smaller(images[:1]).roll(STEP, dims=-1))
+
+    seen = look()
+
+    def run(active: int, moved: bool) -> None:
+        chosen = torch.linspace(0, tokens - 1, active, device=x.device).long().unique()
+        index = Index.from_positions(chosen.expand(rows, -1), tokens)
+        work = Pass(index, True, linked, taps=frozenset(taps.norms))
+        if active < tokens:
+            work.shown = taps.show([seen if moved else None] * rows, x.dtype)
+        bound.frame.work = work
+        bound.run(x, inputs)
+
+    def milliseconds(work: Callable[[], Any], rows: int = rows) -> float:
+        times = []
+        for _ in range(RUNS):
+            start = now(x)
+            work()
+            times.append(1e3 * (now(x) - start) / rows)
+        return median(times)
+
+    states = {name: binding(block).state for name, block in bound.blocks.items()}
+    for block in bound.blocks.values():
+        kv = binding(block).state.kv
+        binding(block).state = BlockState(kv=None if kv is None else kv.clone())
+    try:
+        motion = milliseconds(look, rows=1)
+        few, many = (max(1, int(share * patches)) for share in SHARES)
+        some, more = (milliseconds(lambda n=n: run(taps.prefix + n, True)) for n in (few, many))
+        token = max(1e-9, (more - some) / max(1, many - few))
+        held = milliseconds(lambda: run(0, False))
+        return Costs(
+            dense=milliseconds(lambda: run(tokens, False)) + motion,
+            carried=milliseconds(lambda: run(0, True)) + motion,
+            held=held,
+            partial=max(held, some - few * token) + motion,
+            token=token,
+        )
+    finally:
+        for name, block in bound.blocks.items():
+            binding(block).state = states[name]

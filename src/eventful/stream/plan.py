@@ -1,0 +1,137 @@
+"""What one row is given, frame after frame: the decisions of the frame policies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal, NamedTuple, final
+
+from torch import Tensor
+
+from eventful.motion import Look
+from eventful.policies import Carry, Skip
+
+Kind = Literal["dense", "partial", "carried", "held"]
+KINDS: tuple[Kind, ...] = ("dense", "partial", "carried", "held")
+
+
+class Choice(NamedTuple):
+    """What a frame of one row is given.
+
+    Attributes:
+        kind: What is done.
+        reason: Why.
+        tokens: How many tokens a partial frame computes, beside the prefix.
+        estimate: Relative error of what is shown as estimated; None where nothing is estimated.
+        band: Positions in raster order, first and number, of patches to compute in any case; they
+            count among `tokens`, and go on at the first patch after the last.
+        settle: Whether what is shown then stands for a dense output from now on.
+    """
+
+    kind: Kind
+    reason: str = ""
+    tokens: int = 0
+    estimate: float | None = None
+    band: tuple[int, int] = (0, 0)
+    settle: bool = False
+
+
+class Check(NamedTuple):
+    """What a dense frame shows of what would have been shown otherwise.
+
+    Attributes:
+        shown: Relative error of the output moved, recomputed tokens included.
+        carried: Of the last dense output moved.
+        squares: (patches,) squared error of each patch's tokens in the latter.
+        residual: (patches,) what the moved pictures missed of each.
+    """
+
+    shown: float
+    carried: float
+    squares: Tensor
+    residual: Tensor
+
+
+class Plan(ABC):
+    """Decides for one row of a stream."""
+
+    looks: bool = True  # whether it needs to see the motion of every frame
+    survives_cuts: bool = False  # whether a scene cut brings no dense frame
+
+    @abstractmethod
+    def begin(self, cut: bool = False) -> None:
+        """A dense frame that was not asked for: the first, a scene cut, whatever was flushed."""
+
+    @abstractmethod
+    def decide(self, look: Look | None) -> Choice:
+        """Choose for a frame.
+
+        Args:
+            look: What is seen of it; None if it shows what was shown last.
+        """
+
+    @abstractmethod
+    def learn(self, check: Check) -> None:
+        """Take in what a dense frame shows; the plan has asked for it."""
+
+    def clock(self, milliseconds: float) -> None:
+        """Take in what the last frame took; most plans read no clock."""
+        return
+
+    @abstractmethod
+    def follow(self, before: Plan) -> None:
+        """Take over what another plan has learnt of the row."""
+
+    @property
+    @abstractmethod
+    def checks(self) -> int:
+        """Dense frames that the estimates rest on."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that decides what comes next, for a snapshot."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+
+
+@final
+class Every(Plan):
+    """A dense frame every so many; in between the last output, moved or as it is."""
+
+    def __init__(self, policy: Carry | Skip) -> None:
+        self._policy = policy
+        self.looks = isinstance(policy, Carry)
+        self._frames = 0
+
+    def begin(self, cut: bool = False) -> None:
+        """Count from here."""
+        self._frames = 0
+
+    def decide(self, look: Look | None) -> Choice:
+        """By the count alone."""
+        self._frames += 1
+        if (self._frames + self._policy.phase) % self._policy.every == 0:
+            return Choice("dense", "its turn")
+        return Choice("carried" if self.looks and look is not None else "held", "between")
+
+    def learn(self, check: Check) -> None:
+        """Nothing to learn."""
+
+    def follow(self, before: Plan) -> None:
+        """Go on counting."""
+        if isinstance(before, Every):
+            self._frames = before._frames
+
+    @property
+    def checks(self) -> int:
+        """Nothing is estimated."""
+        return 0
+
+    def state(self) -> dict[str, Any]:
+        """The count."""
+        return {"frames": self._frames}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._frames = state["frames"]

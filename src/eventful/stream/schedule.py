@@ -1,0 +1,288 @@
+"""Which kind each frame is: decided from pixels, a row each, before the first block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eventful.motion import Flow, Look, View
+from eventful.policies import Auto, Carry, FramePolicy, Skip
+from eventful.stream.automatic import Automatic
+from eventful.stream.costs import Costs
+from eventful.stream.cuts import SceneCuts, change
+from eventful.stream.flat import Flat
+from eventful.stream.plan import Check, Choice, Every, Kind, Plan
+from eventful.stream.stats import FrameRow
+from eventful.stream.taps import Compared
+
+
+class Decision(NamedTuple):
+    """What a frame of one row is given.
+
+    Attributes:
+        kind: What is done.
+        reason: Why.
+        look: What is seen of it against what was computed; None where nothing needs to be.
+        patches: (active,) positions of the patches to compute on a partial frame.
+        estimate: Relative error of what is shown as estimated, where it is.
+        flushed: Whether it is dense for another reason than the policy's.
+        settle: Whether what is shown then stands for a dense output.
+    """
+
+    kind: Kind
+    reason: str
+    look: Look | None = None
+    patches: Tensor | None = None
+    estimate: float | None = None
+    flushed: bool = False
+    settle: bool = False
+
+
+class Schedule:
+    """The plans and the pictures of all rows of a stream.
+
+    Args:
+        policy: What decides.
+        grid: Height and width of the token grid.
+        cuts: How scene cuts are found, or None.
+        costs: What frames cost; for `Auto`.
+    """
+
+    def __init__(
+        self,
+        policy: FramePolicy,
+        grid: tuple[int, int],
+        cuts: SceneCuts | None,
+        costs: Costs | None = None,
+    ) -> None:
+        self.policy, self.costs = policy, costs
+        self._grid, self._cuts = grid, cuts
+        self._flow = None if isinstance(policy, Skip) else Flow()
+        self.plans: list[Plan] = []
+        self._views: list[View | None] = []
+        self._thumbnails: Tensor | None = None
+        self._images: Tensor | None = None
+        self._histories: list[Any] = []
+        self._ages: list[int] = []
+
+    @staticmethod
+    def keeps_tokens(policy: FramePolicy) -> bool:
+        """Whether a policy may ask for partial frames, which need all keys and values."""
+        return isinstance(policy, Auto)
+
+    @staticmethod
+    def sees(policy: FramePolicy) -> bool:
+        """Whether a policy needs the pictures of frames."""
+        return not isinstance(policy, Skip)
+
+    def _plan(self) -> Plan:
+        if isinstance(self.policy, Carry | Skip):
+            return Every(self.policy)
+        assert isinstance(self.policy, Auto)
+        assert self.costs is not None
+        patches = self._grid[0] * self._grid[1]
+        if self.policy.latency_ms is not None or self.policy.worst < 1:
+            return Flat(self.policy, self.costs, patches, len(self._views))
+        return Automatic(self.policy, self.costs, patches)
+
+    def set_costs(self, costs: Costs) -> None:
+        """Tell what frames cost, once that is known."""
+        self.costs = costs
+
+    def change(self, policy: FramePolicy) -> None:
+        """Decide by another policy; what is known of the rows stays."""
+        self.policy = policy
+        for row, plan in enumerate(self.plans):
+            new = self._plan()
+            new.follow(plan)
+            self.plans[row] = new
+
+    def start(self, rows: int) -> None:
+        """Begin with so many rows, of which nothing is known."""
+        cuts = self._cuts or SceneCuts()
+        self.plans, self._views = [], [None] * rows
+        self._histories = [cuts.new_history() for _ in range(rows)]
+        self._thumbnails = None
+        self._ages = [0] * rows
+
+    def decide(self, images: Tensor | None, flush: Mapping[int, str]) -> list[Decision]:
+        """Choose for every row of a frame.
+
+        Args:
+            images: (batch, channels, height, width) in [0, 1]; None where the policy needs none.
+            flush: Rows to compute in full whatever the policy, and why.
+        """
+        cut = self._see(images)
+        found = []
+        for row, view in enumerate(self._views):
+            reason = flush.get(row) or ("scene cut" if row in cut else None)
+            if self.plans and reason is not None:
+                self.plans[row].begin(reason == "scene cut")
+            survives = reason == "scene cut" and self.plans[row].survives_cuts
+            if reason is not None and not survives:
+                found.append(Decision("dense", reason, flushed=True))
+            else:
+                found.append(self._choose(self.plans[row], row, view))
+        return found
+
+    def _choose(self, plan: Plan, row: int, view: View | None) -> Decision:
+        look = None
+        if plan.looks and view is not None:
+            image = self._image(row)
+            look = None if view.still(image) else view.look(image)
+        choice = plan.decide(look)
+        patches = None
+        if choice.kind == "partial" and look is not None:
+            patches = chosen(rank(look).flatten(), choice)
+        return Decision(
+            choice.kind, choice.reason, look, patches, choice.estimate, settle=choice.settle
+        )
+
+    def _see(self, images: Tensor | None) -> set[int]:
+        """Take a frame's pictures in, and say which rows show another scene."""
+        self._images = None
+        if images is None:
+            return set()
+        self._images = images if self._flow is None else self._flow.smaller(images)
+        if self._cuts is None:
+            return set()
+        before = self._thumbnails
+        now = F.interpolate(self._images.float(), self._grid, mode="area").flatten(2).mT
+        self._thumbnails = now
+        if before is None or before.shape != now.shape:
+            return set()
+        moved = change(before, now).tolist()
+        rows = enumerate(zip(moved, self._histories, strict=True))
+        cut = {row for row, (m, history) in rows if self._cuts.is_cut(m, history)}
+        for m, history in zip(moved, self._histories, strict=True):
+            history.append(m)
+        return cut
+
+    def _image(self, row: int) -> Tensor:
+        assert self._images is not None
+        return self._images[row : row + 1]
+
+    def done(self, row: int, decision: Decision, compared: Compared | None) -> None:
+        """Take note of a row that has been run as decided.
+
+        Args:
+            row: The row.
+            decision: Its.
+            compared: What a dense frame showed of what would have been shown.
+        """
+        while len(self.plans) <= row:
+            self.plans.append(self._plan())
+        if compared is not None and decision.look is not None:
+            residual = rank(decision.look).flatten()
+            self.plans[row].learn(
+                Check(compared.shown, compared.carried, compared.squares, residual)
+            )
+        if self._flow is None:
+            return
+        view, image = self._views[row], self._image(row)
+        if decision.kind == "dense" or view is None:
+            self._views[row] = View.of(self._flow, self._grid, image)
+            return
+        if decision.look is None:
+            return
+        view.saw(image, decision.look)
+        if decision.patches is not None:
+            mask = torch.zeros(1, self._grid[0] * self._grid[1], dtype=torch.bool)
+            mask = mask.to(image.device).index_fill(1, decision.patches, True)
+            mask = mask.unflatten(1, self._grid)
+            view.computed(image, decision.look, mask)
+            if decision.settle:
+                brought = decision.look.residual[None].masked_fill(mask, 0)[..., None]
+                self._views[row] = View.of(self._flow, self._grid, image, brought)
+
+    def clock(self, milliseconds: float) -> None:
+        """Tell the plans what a frame took, a row."""
+        for plan in self.plans:
+            plan.clock(milliseconds / len(self.plans))
+
+    def row_report(
+        self, row: int, decision: Decision, tokens: int, error: float | None
+    ) -> FrameRow:
+        """What is told of a row."""
+        self._ages[row] = 0 if decision.kind == "dense" else self._ages[row] + 1
+        estimate = decision.estimate
+        if decision.kind == "dense" and isinstance(self.policy, Auto):
+            estimate = 0.0
+        return FrameRow(
+            decision.kind,
+            decision.reason,
+            tokens,
+            estimate,
+            error,
+            self.plans[row].checks,
+            self._ages[row],
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All pictures that are remembered, by name."""
+        named = {} if self._thumbnails is None else {"thumbnails": self._thumbnails}
+        for row, view in enumerate(self._views):
+            if view is not None:
+                named |= {f"{row}:{name}": tensor for name, tensor in view.tensors().items()}
+        return named
+
+    def state(self) -> dict[str, Any]:
+        """Everything else that decides what comes next, for a snapshot."""
+        return {
+            "plans": [plan.state() for plan in self.plans],
+            "histories": [list(history) for history in self._histories],
+            "ages": list(self._ages),
+            "costs": None if self.costs is None else self.costs.to_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` and `tensors` gave."""
+        self.start(len(state["histories"]))
+        if state["costs"] is not None:
+            self.costs = Costs(**state["costs"])
+        self.plans = [self._plan() for _ in state["plans"]]
+        for plan, saved in zip(self.plans, state["plans"], strict=True):
+            plan.load(saved)
+        for history, saved in zip(self._histories, state["histories"], strict=True):
+            history.extend(saved)
+        self._thumbnails, self._ages = tensors.get("thumbnails"), list(state["ages"])
+        for row in range(len(self._views)):
+            own = {
+                name.partition(":")[2]: tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{row}:")
+            }
+            if own and self._flow is not None:
+                self._views[row] = View(self._flow, self._grid, **own)
+
+
+def chosen(wanted: Tensor, choice: Choice) -> Tensor:
+    """The patches (active,) of a partial frame, ascending: its band, and those wanted most.
+
+    Example:
+        >>> wanted = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3])
+        >>> chosen(wanted, Choice("partial", tokens=3, band=(4, 2))).tolist()
+        [0, 1, 4]
+    """
+    first, count = choice.band
+    band = torch.arange(first, first + count, device=wanted.device) % len(wanted)
+    wanted = wanted.index_fill(0, band, torch.inf)
+    return wanted.topk(choice.tokens).indices.sort().values
+
+
+def rank(look: Look) -> Tensor:
+    """By how much each patch (grid height, grid width) asks to be recomputed.
+
+        (r + the largest r of the 3 x 3 patches around) / 2
+
+    Flow is vague at the edges of what moves, and a token depends on what is around it. A patch
+    whose pixels are those it was computed from asks for no more than they differ.
+    """
+    residual = look.residual[None, None]
+    near = F.max_pool2d(residual, 3, stride=1, padding=1)
+    wanted = ((residual + near) / 2)[0, 0]
+    return torch.where(look.fresh[0], wanted, torch.minimum(wanted, look.unmoved))

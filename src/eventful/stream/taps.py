@@ -1,0 +1,148 @@
+"""What the rest of the model reads of the blocks: last dense outputs, moved, and what lies over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from eventful.motion import Look, carry
+
+Norm = Callable[[Tensor], Tensor]
+
+
+class Compared(NamedTuple):
+    """A dense output beside what would have been shown in its place.
+
+    Attributes:
+        shown: Relative error of what would have been shown.
+        carried: Of the last dense output moved, nothing recomputed.
+        squares: (patches,) squared error of each patch in the latter, over the whole's square.
+    """
+
+    shown: float
+    carried: float
+    squares: Tensor
+
+
+@dataclass
+class Taps:
+    """The outputs that something outside the blocks reads, by block.
+
+    Attributes:
+        prefix: Class and register tokens, in front of the patches. They are held, not moved.
+        grid: Height and width of the token grid.
+        norms: What the reader of each tap puts before it; errors are measured after it.
+        dense: For each row, (1, tokens, dim) of its last dense frame.
+        fresh: The same of its last frame on which tokens were recomputed.
+        shown: The same of what was last shown.
+    """
+
+    prefix: int
+    grid: tuple[int, int]
+    norms: Mapping[str, Norm]
+    dense: dict[str, list[Tensor]] = field(default_factory=dict)
+    fresh: dict[str, list[Tensor]] = field(default_factory=dict)
+    shown: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def start(self, outputs: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
+        """Take in the outputs of a frame that is dense in every row."""
+        self.dense = {name: _rows(outputs[name].to(dtype, copy=True)) for name in self.norms}
+        self.fresh = {name: list(rows) for name, rows in self.dense.items()}
+        self.shown = {name: list(rows) for name, rows in self.dense.items()}
+
+    def show(self, looks: Sequence[Look | None], dtype: torch.dtype) -> dict[str, Tensor]:
+        """What to show of a frame, before anything of it is computed.
+
+        Args:
+            looks: What is seen of each row; None for what was shown last.
+            dtype: What the model computes in.
+        """
+        return {
+            name: torch.cat(
+                [
+                    self.shown[name][row] if look is None else self._moved(name, row, look)
+                    for row, look in enumerate(looks)
+                ]
+            ).to(dtype)
+            for name in self.dense
+        }
+
+    def keep(
+        self, shown: Mapping[str, Tensor], dense: Sequence[int], partial: Sequence[int]
+    ) -> None:
+        """Take note of what was shown, and of which rows were computed.
+
+        Args:
+            shown: (batch, tokens, dim) by tap.
+            dense: Rows of which all tokens were.
+            partial: Rows of which some were.
+        """
+        for name, tokens in shown.items():
+            rows = _rows(tokens.to(self.dense[name][0].dtype, copy=True))
+            self.shown[name] = rows
+            for row in dense:
+                self.dense[name][row] = rows[row]
+            for row in (*dense, *partial):
+                self.fresh[name][row] = rows[row]
+
+    def compare(self, outputs: Mapping[str, Tensor], row: int, look: Look) -> Compared:
+        """Hold a row's dense outputs against what would have been shown: the worst of all taps."""
+        found = [
+            self._compare(name, outputs[name][row : row + 1], row, look) for name in self.dense
+        ]
+        return max(found, key=lambda compared: compared.shown)
+
+    def _compare(self, name: str, output: Tensor, row: int, look: Look) -> Compared:
+        norm = self.norms[name]
+        exact = norm(output).float()
+        size = exact.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
+        plain = look._replace(drift=None)
+        off = [
+            (norm(self._moved(name, row, seen).to(output.dtype)).float() - exact).square().sum(-1)
+            for seen in ((look, plain) if look.drift is not None else (plain,))
+        ]
+        shown, carried = off[0][0], off[-1][0]
+        return Compared(
+            (shown.sum() / size).sqrt().item(),
+            (carried.sum() / size).sqrt().item(),
+            carried[self.prefix :] / size,
+        )
+
+    def _moved(self, name: str, row: int, look: Look) -> Tensor:
+        """A row's tokens (1, tokens, dim) where the frame shows them."""
+        patches = carry(self._patches(self.dense[name][row]), look.motion)
+        if look.drift is not None:
+            fresh = carry(self._patches(self.fresh[name][row]), look.drift)
+            patches = torch.where(look.fresh[..., None], fresh, patches)
+        prefix = self.shown[name][row][:, : self.prefix]
+        return torch.cat([prefix, patches.flatten(1, 2)], dim=1)
+
+    def _patches(self, tokens: Tensor) -> Tensor:
+        return tokens[:, self.prefix :].unflatten(1, self.grid)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is remembered, by name."""
+        return {
+            f"{kind}:{row}:{name}": tensor
+            for kind, named in self._kinds().items()
+            for name, rows in named.items()
+            for row, tensor in enumerate(rows)
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave."""
+        for key, tensor in tensors.items():
+            kind, _, name = key.split(":", 2)
+            self._kinds()[kind].setdefault(name, []).append(tensor)
+
+    def _kinds(self) -> dict[str, dict[str, list[Tensor]]]:
+        return {"dense": self.dense, "fresh": self.fresh, "shown": self.shown}
+
+
+def _rows(tokens: Tensor) -> list[Tensor]:
+    """The rows (1, tokens, dim) of a batch, each in memory of its own."""
+    return [row.clone() for row in tokens.split(1)] if len(tokens) > 1 else [tokens]
