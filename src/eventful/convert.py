@@ -35,6 +35,8 @@ def convert(
     pooling: int = 1,
     sampling: int | Mapping[str, int] | None = None,
     half_precision: bool = False,
+    guard: float | None = None,
+    max_age: int | None = 256,
 ) -> M:
     """Make a model's transformer blocks eventful, in place.
 
@@ -68,6 +70,10 @@ def convert(
             runs behind the blocks gets fewer tokens then.
         half_precision: Round both factors of attention-value products to float16, as in the paper;
             with "cached" and "query_key".
+        guard: With "incremental", the share of its peak mass below which a row of attention is
+            computed anew, so that rounding does not grow; None picks it by dtype.
+        max_age: With "incremental", the frames within which every row of attention is computed
+            anew; None never does.
 
     Returns:
         The model; a new module if `model` is itself a block, since that cannot be done in place.
@@ -95,6 +101,8 @@ def convert(
         prefix,
         pooling,
         half_precision=half_precision,
+        guard=guard,
+        max_age=max_age,
     )
     if eventful_blocks(model):
         raise ValueError(
