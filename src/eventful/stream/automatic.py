@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any, ClassVar, final
 
@@ -12,6 +13,8 @@ from eventful.stream.estimate import Estimate
 from eventful.stream.gain import LONGEST, SHARES, Gain, best_for_budget, best_for_error
 from eventful.stream.plan import Check, Choice, Plan
 
+_ROUNDING = 1e-9  # of sums of shares
+
 
 @final
 class Automatic(Plan):
@@ -20,10 +23,12 @@ class Automatic(Plan):
     *An error.* Each frame owes its estimated error less the error aimed at, a dense one owes less
     than nothing, and a dense frame comes when another moved one would leave something owed:
 
-        debt <- max(debt + estimate - aim, -CREDIT aim)
+        debt <- clip(debt + estimate - aim, -CREDIT aim, aim)
 
-    so that the mean comes to the aim. *A budget.* Each frame earns its share and pays what it
-    costs; a dense frame comes when it can be paid for.
+    so that the mean comes to the aim. What a check then shows corrects the estimates since the one
+    before; and none comes later than after twice the frames that the last one vouches for, since
+    the picture's distance saturates. *A budget.* Each frame earns its share and pays what it
+    costs; a dense frame comes when the last one is paid for.
 
     Either way, how many tokens are recomputed on the frames between is chosen at every dense frame
     (`gain`), down to none.
@@ -37,9 +42,9 @@ class Automatic(Plan):
         ValueError: The budget is below what a frame costs of which nothing is computed.
     """
 
-    AIM: ClassVar[float] = 0.95
+    AIM: ClassVar[float] = 0.97
     CREDIT: ClassVar[float] = 3.0
-    FIRST: ClassVar[int] = 8  # frames until the first check, at most
+    TRUST: ClassVar[int] = 8  # frames that the prior vouches for
     FOLLOW: ClassVar[float] = 0.3
 
     def __init__(self, policy: Auto, costs: Costs, patches: int) -> None:
@@ -54,7 +59,8 @@ class Automatic(Plan):
             )
         self.estimate, self.gain = Estimate(), Gain()
         self._debt = self._credit = 0.0
-        self._age = 0
+        self._age, self._reach = 0, self.TRUST
+        self._owed = 0.0  # estimates since the last dense frame, and up to it
         self._distance: float | None = None  # of the last frame looked at
         self._shown = 0.0  # estimated error of what was shown last
         self._usual = 0.0  # error of the first frame after a dense one; 0 before any
@@ -66,6 +72,7 @@ class Automatic(Plan):
         """Pay for a dense frame that was not asked for."""
         if cut:
             self.estimate.cut()
+        self._reach = self.TRUST
         self._dense()
 
     def decide(self, look: Look | None) -> Choice:
@@ -90,13 +97,11 @@ class Automatic(Plan):
 
     def _due(self, error: float) -> str:
         """Why a frame has to be dense; empty if it need not be."""
-        if self._age >= LONGEST:
+        if self._age >= (self._reach if self._aim is not None else LONGEST):
             return "a check is due"
         if self._aim is not None:
-            if not self.estimate.checks and self._age >= self.FIRST:
-                return "a first check"
             return "the error is due" if self._debt + error > self._aim else ""
-        return "the budget allows it" if self._credit + self._earned >= 1 else ""
+        return "the budget allows it" if self._credit >= -_ROUNDING else ""
 
     @property
     def _earned(self) -> float:
@@ -104,18 +109,25 @@ class Automatic(Plan):
 
     def _pay(self, cost: float, error: float) -> None:
         """Enter a frame's cost and its error."""
-        self._credit = min(self._credit + self._earned - cost, 1.0)
+        self._credit = min(self._credit + self._earned - cost, 0.0)
+        self._owed += error
         if self._aim is not None:
-            self._debt = max(self._debt + error - self._aim, -self.CREDIT * self._aim)
+            self._owe(error - self._aim, self._aim)
+
+    def _owe(self, error: float, aim: float) -> None:
+        self._debt = min(aim, max(-self.CREDIT * aim, self._debt + error))
 
     def _dense(self) -> None:
         self._pay(1.0, 0.0)
-        self._age, self._shown, self._distance = 0, 0.0, None
+        self._age, self._owed, self._shown, self._distance = 0, 0.0, 0.0, None
 
     def learn(self, check: Check) -> None:
         """Set estimate and gain right, and choose again."""
         if self._distance is not None:
-            self.estimate.learn(self._distance, check.shown)
+            missed = self.estimate.learn(self._distance, check.shown)
+            self._reach = min(LONGEST, max(self.TRUST, 2 * self._age))
+            if self._aim is not None:
+                self._owe((math.sqrt(missed) - 1) * self._owed, self._aim)
         self.gain.learn(check.squares, check.wanted, check.change)
         self._dense()
         self._choose()
@@ -133,6 +145,7 @@ class Automatic(Plan):
         if isinstance(before, Automatic):
             self.estimate, self.gain, self._usual = before.estimate, before.gain, before._usual
             self._age, self._distance, self._shown = before._age, before._distance, before._shown
+            self._reach = before._reach
             self._choose()
 
     @property
@@ -146,11 +159,11 @@ class Automatic(Plan):
             "estimate": asdict(self.estimate),
             "gain": asdict(self.gain),
             "numbers": [self._debt, self._credit, self._age, self._usual, self._level],
-            "last": [self._distance, self._shown],
+            "last": [self._distance, self._shown, self._reach, self._owed],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.estimate, self.gain = Estimate(**state["estimate"]), Gain(**state["gain"])
         self._debt, self._credit, self._age, self._usual, self._level = state["numbers"]
-        self._distance, self._shown = state["last"]
+        self._distance, self._shown, self._reach, self._owed = state["last"]

@@ -40,12 +40,13 @@ class Estimate:
         """
         return math.exp(self.level) * max(distance, self.LEAST) ** self.POWER
 
-    def learn(self, distance: float, error: float) -> None:
-        """Take in the true error of what a dense frame replaced."""
+    def learn(self, distance: float, error: float) -> float:
+        """Take in the true error of what a dense frame replaced; return it over the estimate."""
         self.checks += 1
         missed = math.log(max(error, 1e-3) / self.error(distance))
-        weight = max(self.FOLLOW, 1 / (self.checks + 0.25))
-        self.level += weight * min(self.MOST, max(-self.MOST, missed))
+        missed = min(self.MOST, max(-self.MOST, missed))
+        self.level += missed * max(self.FOLLOW, 1 / (self.checks + 0.5))
+        return math.exp(missed)
 
     def cut(self) -> None:
         """Trust less what was learnt of another scene: the next checks weigh more."""

@@ -30,12 +30,15 @@ class Gain:
     Attributes:
         captured: Over all patches, for each of `SHARES`.
         moving: Over the tenth of the patches whose tokens change most.
+        checks: Dense frames that they rest on.
     """
 
     FOLLOW: ClassVar[float] = 0.3
+    PRIOR: ClassVar[tuple[float, ...]] = (0.0, 0.05, 0.09, 0.16, 0.28, 0.48)
 
-    captured: list[float] = field(default_factory=lambda: [0.0, 0.1, 0.16, 0.26, 0.4, 0.6])
-    moving: list[float] = field(default_factory=lambda: [0.0, 0.15, 0.25, 0.4, 0.55, 0.75])
+    captured: list[float] = field(default_factory=lambda: list(Gain.PRIOR))
+    moving: list[float] = field(default_factory=lambda: list(Gain.PRIOR))
+    checks: int = 0
 
     def rest(self, level: int) -> float:
         """Rho over all patches."""
@@ -53,6 +56,8 @@ class Gain:
             wanted: (patches,) by how much each patch asks to be recomputed.
             change: (patches,) squared change of its token since the last dense frame.
         """
+        self.checks += 1
+        weight = max(self.FOLLOW, 1 / (self.checks + 0.5))
         order = wanted.argsort(descending=True)
         moves = change.topk(max(1, int(MOVING * len(change)))).indices
         own = squares.new_zeros(len(squares)).index_fill(0, moves, 1.0) * squares
@@ -62,9 +67,10 @@ class Gain:
             for level, share in enumerate(SHARES):
                 count = int(share * len(order))
                 if count and total > 0:
-                    known[level] += self.FOLLOW * (sums[count - 1].item() / total - known[level])
+                    known[level] += weight * (sums[count - 1].item() / total - known[level])
 
 
+MARGIN = 1.03  # by which recomputing tokens must seem better than none
 GROWTH = 0.35  # error grows with age to this power, in the mean over clips
 
 
@@ -95,7 +101,7 @@ def best_for_budget(share: float, costs: Costs, gain: Gain, patches: int) -> int
         apart = apart_at(share, costs.share(int(SHARES[level] * patches)))
         if apart > LONGEST:
             return math.inf
-        return gain.rest_where_it_counts(level) * mean_growth(apart)
+        return gain.rest_where_it_counts(level) * mean_growth(apart) * (MARGIN if level else 1)
 
     return min(range(len(SHARES)), key=error)
 
@@ -114,7 +120,8 @@ def best_for_error(target: float, first: float, costs: Costs, gain: Gain, patche
     def cost(level: int) -> float:
         reach = target / max(1e-9, gain.rest(level) * first)
         apart = max((x for x in range(1, LONGEST + 1) if mean_growth(x) <= reach), default=1)
-        return (1 + (apart - 1) * costs.share(int(SHARES[level] * patches))) / apart
+        each = costs.share(int(SHARES[level] * patches))
+        return (1 + (apart - 1) * each) / apart * (MARGIN if level else 1)
 
     return min(range(len(SHARES)), key=cost)
 
