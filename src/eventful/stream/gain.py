@@ -79,7 +79,7 @@ def mean_growth(apart: float) -> float:
 
     Example:
         >>> mean_growth(1.0), mean_growth(2.0), round(mean_growth(5.0), 3)
-        (0.0, 0.5, 1.073)
+        (0.0, 0.5, 1.074)
     """
     whole = int(apart)
     total = sum(age**GROWTH for age in range(1, whole)) + (apart - whole) * whole**GROWTH
