@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eventful.block.bindings import binding
 from eventful.block.block import EventfulBlock
 
-# Relative error of a block's output that rounding explains: some hundred roundings of the dtype.
+# Relative error of a block's output that rounding explains: some hundred roundings of the dtype,
+# or of the one that its state is kept in.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
@@ -38,7 +40,8 @@ def _compared(block: EventfulBlock, forward: Callable[..., Tensor]) -> Callable[
         expected = block.original.forward(*args, **kwargs)
         wide = torch.promote_types(output.dtype, torch.float32)
         off = (output.to(wide) - expected.to(wide)).norm() / expected.to(wide).norm()
-        if not off <= TOLERANCE.get(output.dtype, TOLERANCE[torch.bfloat16]):
+        dtypes = {output.dtype, binding(block).frame.state_dtype or output.dtype}
+        if not off <= max(TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16]) for dtype in dtypes):
             raise ValueError(
                 f"{block.name} does not compute what the block that it stands for does (a "
                 f"{type(block.original).__qualname__}): its output on the first frame is "

@@ -88,6 +88,11 @@ class Engine(ABC):
 
     @property
     @abstractmethod
+    def computed(self) -> Tensor | None:
+        """bool (batch, tokens), the tokens computed on the last frame; None before the first."""
+
+    @property
+    @abstractmethod
     def interrupted(self) -> bool:
         """Whether a frame that fails now leaves what is remembered half changed."""
 
