@@ -84,7 +84,7 @@ def real(guard: str, frames: int = 200) -> dict[str, float]:
     try:
         for frame in itertools.islice(Reader(path, 224), frames):
             stream(frame.image)
-            for block in stream._blocks.values():
+            for block in stream._bound.blocks.values():
                 state = block.binding.state
                 full, _ = Dense(block.heads, block.scale).start(state.buffers["qkv"].tokens)
                 kept = state.attention.tensors["output"].flatten(2)
@@ -111,7 +111,7 @@ def cached(frames: int = 8) -> list[float]:
     for _ in range(frames):
         stream(still + 0.5 * torch.randn(1, 3, 64, 64))
         errors = []
-        for block in stream._blocks.values():
+        for block in stream._bound.blocks.values():
             state = block.binding.state
             full, _ = Dense(block.heads, block.scale).start(state.buffers["qkv"].tokens)
             kept = state.attention.tensors["output"].transpose(1, 2).flatten(2)
