@@ -122,9 +122,7 @@ def combined(
     return list({one.name: one for one in found}.values())
 
 
-def _settings(
-    variant: str, policies: Mapping[FramePolicy | Policy | str, Policy]
-) -> list[Setting]:
+def _settings(variant: str, policies: Mapping[FramePolicy | Policy | str, Policy]) -> list[Setting]:
     if variant not in VARIANTS:
         near = get_close_matches(variant, VARIANTS, n=1)
         hint = f"; do you mean {near[0]!r}?" if near else ""

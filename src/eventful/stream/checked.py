@@ -12,8 +12,7 @@ from torch import Tensor
 from eventful.block.bindings import binding
 from eventful.block.block import EventfulBlock
 
-# Relative error of a block's output that rounding explains: some hundred roundings of the dtype,
-# or of the one that its state is kept in.
+# Relative error of a block's output that rounding explains: some hundred roundings of the dtype.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
@@ -40,8 +39,7 @@ def _compared(block: EventfulBlock, forward: Callable[..., Tensor]) -> Callable[
         expected = block.original.forward(*args, **kwargs)
         wide = torch.promote_types(output.dtype, torch.float32)
         off = (output.to(wide) - expected.to(wide)).norm() / expected.to(wide).norm()
-        dtypes = {output.dtype, binding(block).frame.state_dtype or output.dtype}
-        if not off <= max(TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16]) for dtype in dtypes):
+        if not off <= _tolerance(block, output.dtype):
             raise ValueError(
                 f"{block.name} does not compute what the block that it stands for does (a "
                 f"{type(block.original).__qualname__}): its output on the first frame is "
@@ -51,3 +49,10 @@ def _compared(block: EventfulBlock, forward: Callable[..., Tensor]) -> Callable[
         return output
 
     return wrapper
+
+
+def _tolerance(block: EventfulBlock, dtype: torch.dtype) -> float:
+    """That of the coarsest dtype that a block computes in, or keeps what it computes from in."""
+    half = torch.float16 if block.options.half_precision else dtype
+    dtypes = (dtype, binding(block).frame.state_dtype or dtype, half)
+    return max(TOLERANCE.get(one, TOLERANCE[torch.bfloat16]) for one in dtypes)
