@@ -7,7 +7,7 @@ from torch import nn
 
 from eventful import TopR
 from eventful.block.block import eventful_blocks
-from eventful.evaluation import combined
+from eventful.evaluation import combined, evaluate
 from eventful.evaluation.runners.frames import Runner
 from eventful.evaluation.runners.tokens import Models, TokenRunner
 
@@ -111,3 +111,16 @@ def test_nothing_of_the_caller_is_kept_and_nothing_kept_is_handed_out(text):
         assert torch.equal(output, twin(frame.clone()))
         with torch.inference_mode():
             output.fill_(torch.nan)
+
+
+def test_skipping_runs_on_detection_and_on_clips(vid, kinetics, tmp_path):
+    for make in (vid, kinetics):
+        found = evaluate(make(), combined(["dense"], ["skip:2"]), tmp_path / make().name)
+        dense, skip = found.settings
+        assert dense.ratio == 1 < skip.ratio < 2.5
+
+
+@pytest.mark.parametrize("text", ["carry:2", "auto:0.2", "error:0.2"])
+def test_what_follows_motion_is_refused_for_pairs_of_frames(kinetics, text):
+    with pytest.raises(ValueError, match=f"{text} follows the motion of pictures"):
+        kinetics().runner(combined([], [text])[0])
