@@ -1,6 +1,6 @@
 """Choices inside incremental attention, measured: the figures of docs/speed.md.
 
-    python benchmarks/attention_choices.py
+    python benchmarks/attention_choices.py [--rounds 9] [--out FILE]
 
 writes benchmarks/results/attention_choices.json; medians of interleaved calls in milliseconds,
 float32, heads of 64:
@@ -13,9 +13,10 @@ float32, heads of 64:
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -27,14 +28,15 @@ from eventful.ops import Index, attend
 from eventful.ops.recompute import take
 from eventful.provenance import commit, machine
 
-DIM, SCALE, ROUNDS = 64, 0.125, 9
+RESULT = Path(__file__).parent / "results" / "attention_choices.json"
+DIM, SCALE = 64, 0.125
 SHARES = (0.03, 0.06, 0.12, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
-def race(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
+def race(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median milliseconds of contenders that take turns."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(ROUNDS + 1):
+    for turn in range(rounds + 1):
         for name, run in contenders.items():
             start = time.perf_counter()
             run()
@@ -61,7 +63,7 @@ def written_out(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return o, lse
 
 
-def rows_against_keys(heads: int, tokens: int, rows: int) -> dict[str, float]:
+def rows_against_keys(rounds: int, heads: int, tokens: int, rows: int) -> dict[str, float]:
     """`written_out` for one size; both give the same."""
     q, k, v = split_heads(buffer(heads, tokens), heads)
     q = q[:, :, :rows].contiguous()
@@ -71,10 +73,10 @@ def rows_against_keys(heads: int, tokens: int, rows: int) -> dict[str, float]:
         "fused": lambda: attend(q, k, v, SCALE),
         "written_out": lambda: written_out(q, k, v),
     }
-    return {"heads": heads, "tokens": tokens, "rows": rows} | race(contenders)
+    return {"heads": heads, "tokens": tokens, "rows": rows} | race(contenders, rounds)
 
 
-def kept_rows(heads: int, tokens: int, active: int) -> dict[str, float]:
+def kept_rows(rounds: int, heads: int, tokens: int, active: int) -> dict[str, float]:
     """`kept_rows` for one size."""
     q, k, v = split_heads(buffer(heads, tokens), heads)
     k, v = k[:, :, :active].contiguous(), v[:, :, :active].contiguous()
@@ -83,7 +85,7 @@ def kept_rows(heads: int, tokens: int, active: int) -> dict[str, float]:
         "gathered": lambda: attend(take(q, kept), k, v, SCALE),
         "all": lambda: attend(q, k, v, SCALE),
     }
-    return {"heads": heads, "tokens": tokens, "active": active} | race(contenders)
+    return {"heads": heads, "tokens": tokens, "active": active} | race(contenders, rounds)
 
 
 class Correcting(Incremental):
@@ -95,7 +97,7 @@ class Correcting(Incremental):
         return False
 
 
-def crossover(heads: int, tokens: int, share: float) -> dict[str, float]:
+def crossover(rounds: int, heads: int, tokens: int, share: float) -> dict[str, float]:
     """`crossover` for one size and share."""
     qkv, active = buffer(heads, tokens), round(share * tokens)
     index = Index.from_positions(torch.randperm(tokens)[None, :active], tokens)
@@ -106,27 +108,32 @@ def crossover(heads: int, tokens: int, share: float) -> dict[str, float]:
         "correcting": lambda: form.update(state, qkv, old, index),
         "in_full": lambda: form.start(qkv),
     }
-    return {"heads": heads, "tokens": tokens, "share": share} | race(contenders)
+    return {"heads": heads, "tokens": tokens, "share": share} | race(contenders, rounds)
 
 
 @torch.inference_mode()
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the result."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--divide", type=int, default=1, help="all numbers of tokens, for a trial")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    rounds, by = options.rounds, options.divide
     torch.manual_seed(0)
     sizes = ((6, 1370, 92), (6, 1370, 178), (12, 4096, 272), (12, 4096, 528), (12, 4096, 1040))
     result = {
-        "written_out": [rows_against_keys(*size) for size in sizes],
-        "kept_rows": [kept_rows(12, 4096, active) for active in (128, 256, 512, 1024)],
+        "written_out": [rows_against_keys(rounds, h, n // by, m // by) for h, n, m in sizes],
+        "kept_rows": [kept_rows(rounds, 12, 4096 // by, m // by) for m in (128, 256, 512, 1024)],
         "crossover": [
-            crossover(heads, tokens, share)
+            crossover(rounds, heads, tokens // by, share)
             for heads, tokens in ((12, 197), (12, 577), (6, 1370), (12, 4096))
             for share in SHARES
         ],
         "commit": commit(),
         "machine": machine(),
     }
-    target = Path(__file__).parent / "results" / "attention_choices.json"
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

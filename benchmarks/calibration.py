@@ -1,6 +1,6 @@
 """Policies calibrated on one clip against equal ones, on other clips at equal operations.
 
-    EVENTFUL_DATA=... python benchmarks/calibration.py [--frames 12] [--size 112 196]
+    EVENTFUL_DATA=... python benchmarks/calibration.py [--frames 12] [--size 112 196] [--out FILE]
 
 calibrates the demo's backbone on a few frames of one clip, for a share of the dense operations, and
 runs what it found on other clips. Beside it, on each of them, one share of tokens for all gates
@@ -22,7 +22,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,43 +117,49 @@ def tested(model: Any, frames: list[Tensor], found: dict[str, eventful.Policy]) 
     return result
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Calibrate and test what is not in the result yet."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=12, help="of a clip")
     parser.add_argument("--size", type=int, nargs=2, default=(112, 196))
-    options = parser.parse_args()
+    parser.add_argument("--on", nargs="+", choices=CALIBRATED_ON, default=list(CALIBRATED_ON))
+    parser.add_argument("--clips", nargs="+", choices=TESTED_ON, default=list(TESTED_ON))
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     size = (options.size[0], options.size[1])
     model = saliency_vit(size).eval().backbone
     eventful.convert(model, eventful.KeepAll())
-    content: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"on": {}}
+    result = options.out
+    content: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {"on": {}}
     content |= {
         "size": list(size),
         "frames": options.frames,
         "commit": commit(),
         "machine": machine(),
     }
-    for source, at in CALIBRATED_ON.items():
+    for source in options.on:
+        at = CALIBRATED_ON[source]
         on = content["on"].setdefault(source, {"first": at, "calibrations": {}, "tests": {}})
         if not on["calibrations"]:
             trials = Trials(model, clip(source, at, options.frames, size), **OPTIONS)
-            survey = surveyed(trials, on, lambda: write_json(content, RESULT))
+            survey = surveyed(trials, on, lambda: write_json(content, result))
             for kind in KINDS:
                 on["calibrations"][kind] = file_content(survey.calibrate(kind), {})
-            write_json(content, RESULT)
+            write_json(content, result)
         policies: dict[str, eventful.Policy] = {
             kind: eventful.policies.PerGate(
                 tuple((n, eventful.policies.parse(t)) for n, t in one["policies"].items())
             )
             for kind, one in on["calibrations"].items()
         }
-        for name, first in TESTED_ON.items():
+        for name in options.clips:
+            first = TESTED_ON[name]
             key = f"{name} from {first}"
             if key not in on["tests"]:
                 frames = clip(name, first, options.frames, size)
                 on["tests"][key] = tested(model, frames, policies)
-                write_json(content, RESULT)
+                write_json(content, result)
 
 
 if __name__ == "__main__":

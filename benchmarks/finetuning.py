@@ -1,6 +1,6 @@
 """Fine-tuning on a small generated action set: what naive conversion loses, and what comes back.
 
-    python benchmarks/finetuning.py
+    python benchmarks/finetuning.py [--out FILE]
 
 trains a small ViViT from scratch, dense, on squares that move in four directions at two speeds;
 converts its spatial model, which costs accuracy; fine-tunes the temporal model and the classifier
@@ -10,11 +10,13 @@ accuracy on held-out videos, dense, naive and fine-tuned, and the operations of 
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +34,7 @@ from eventful.finetuning import (
 from eventful.models.vivit import ViViT
 from eventful.provenance import commit, machine, version
 
+RESULT = Path(__file__).parent / "results" / "finetuning.json"
 RS = (1, 2, 4, 8)
 TRAIN, TEST = MovingShapes(1536, seed=1), MovingShapes(512, seed=2)
 EPOCHS = 8  # of dense training
@@ -124,31 +127,42 @@ def dense_accuracy(model: ViViT, test: MovingShapes) -> float:
         return evaluate(model, cache).top1
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the result."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--r", type=int, nargs="+", default=RS, help="updated tokens")
+    parser.add_argument("--videos", type=int, nargs=2, default=(len(TRAIN), len(TEST)))
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of dense training")
+    parser.add_argument("--finetuning-epochs", type=int, default=SETTINGS.epochs)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    known, held_out = (
+        MovingShapes(count, shapes.seed)
+        for shapes, count in zip((TRAIN, TEST), options.videos, strict=True)
+    )
+    settings = replace(SETTINGS, epochs=options.finetuning_epochs)
     torch.set_num_threads(1)
     model, start = small_vivit(), time.process_time()
-    train_dense(model, TRAIN, EPOCHS)
+    train_dense(model, known, options.epochs)
     seconds = time.process_time() - start
-    dense = dense_accuracy(model, TEST)
+    dense = dense_accuracy(model, held_out)
     print(f"dense {dense:.3f} after {seconds:.0f} s")
     rows = []
-    for r in RS:
-        rows.append(measure(model, r, SETTINGS, TRAIN, TEST))
+    for r in options.r:
+        rows.append(measure(model, r, settings, known, held_out))
         print({key: value for key, value in rows[-1].items() if key != "checked_losses"})
     result = {
-        "videos": {"train": len(TRAIN), "test": len(TEST)},
-        "finetuning": asdict(SETTINGS),
+        "videos": {"train": len(known), "test": len(held_out)},
+        "finetuning": asdict(settings),
         "tokens": model.spatial.pos_embed.shape[1],
-        "dense_epochs": EPOCHS,
+        "dense_epochs": options.epochs,
         "dense_processor_seconds": seconds,
         "dense_top1": dense,
         "rows": rows,
         "commit": commit(),
         "machine": machine() | {"timm": version("timm")},
     }
-    target = Path(__file__).parent / "results" / "finetuning.json"
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Tokens picked by error times how much the output depends on them: attention, or its rollout.
 
-    EVENTFUL_DATA=... python benchmarks/importance.py [--gating ...] [--clips ...]
+    EVENTFUL_DATA=... python benchmarks/importance.py [--gating ...] [--clips ...] [--out FILE]
     python benchmarks/importance.py --draw
 
-runs the demo's backbone over FRAMES frames of seven clips at half its size, scene cuts off, and
+runs the demo's backbone over 20 frames of seven clips at half its size, scene cuts off, and
 writes benchmarks/results/importance.json and the tables of docs/study.md. A clip under a gating is
 written when it is done, and a call that was ended goes on with the next. A quarter and an eighth of
 the patches are updated, picked by
@@ -26,6 +26,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -114,17 +115,17 @@ class Weighted(Policy):
 
 
 @torch.inference_mode()
-def measure(gating: Gating, clip: str) -> dict[str, dict[str, float]]:
+def measure(gating: Gating, clip: str, frames: int, size: int) -> dict[str, dict[str, float]]:
     """Errors of a clip, by what was measured and by how tokens are picked."""
     folder, begin = CLIPS[clip]
-    with Reader(Path(os.environ["EVENTFUL_DATA"]) / folder, SIZE, keep_aspect=True, patch=14) as r:
-        frames = [frame.image for frame in itertools.islice(r, begin, begin + FRAMES)]
-    height, width = frames[0].shape[2:]
+    with Reader(Path(os.environ["EVENTFUL_DATA"]) / folder, size, keep_aspect=True, patch=14) as r:
+        images = [frame.image for frame in itertools.islice(r, begin, begin + frames)]
+    height, width = images[0].shape[2:]
     whole, grid = saliency_vit((height, width)), (height // 14, width // 14)
     model: Any = whole.backbone
     prefix = model.num_prefix_tokens
     mean, std = (torch.tensor(model.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
-    normed = [(frame - mean) / std for frame in frames]
+    normed = [(image - mean) / std for image in images]
     dense = [model.forward_features(frame)[:, prefix:] for frame in normed]
     maps = [whole.decoder(tokens, grid) for tokens in dense[4::4]]
     parts = rollout(model, normed[0])
@@ -176,22 +177,27 @@ def tables(content: dict[str, Any]) -> dict[str, filling.Lines]:
     return made
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and fill the tables in."""
     parser = filling.parser(__doc__)
     parser.add_argument("--gating", nargs="+", choices=GATINGS, default=GATINGS)
     parser.add_argument("--clips", nargs="+", choices=CLIPS, default=list(CLIPS), metavar="CLIP")
-    options = parser.parse_args()
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--size", type=int, default=SIZE, help="long side, in pixels [%(default)s]")
+    parser.add_argument("--out", type=Path, help="another file, for a trial; fills no table")
+    options = parser.parse_args(arguments)
+    result = options.out or RESULT
     torch.set_num_threads(1)
     for gating, clip in itertools.product(() if options.draw else options.gating, options.clips):
-        content = json.loads(RESULT.read_text()) if RESULT.exists() else {"runs": {}}
+        content = json.loads(result.read_text()) if result.exists() else {"runs": {}}
         if f"{gating}, {clip}" not in content["runs"]:
-            found = {f"{gating}, {clip}": measure(gating, clip)}
-            known = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else {}
-            about = {"frames": FRAMES, "size": SIZE, "commit": commit(), "machine": machine()}
-            write_json({"runs": known | found} | about, RESULT)
-    content = json.loads(RESULT.read_text())
-    if len(content["runs"]) == len(GATINGS) * len(CLIPS):
+            found = {f"{gating}, {clip}": measure(gating, clip, options.frames, options.size)}
+            known = json.loads(result.read_text())["runs"] if result.exists() else {}
+            about = {"frames": options.frames, "size": options.size}
+            about |= {"commit": commit(), "machine": machine()}
+            write_json({"runs": known | found} | about, result)
+    content = json.loads(result.read_text())
+    if not options.out and len(content["runs"]) == len(GATINGS) * len(CLIPS):
         filling.fill(PAGE, "importance", tables(content))
 
 

@@ -1,6 +1,6 @@
 """A thousand frames without a flush: memory, and incremental against full attention.
 
-    EVENTFUL_DATA=... python benchmarks/long_run.py [--frames 1000] [--size 518]
+    EVENTFUL_DATA=... python benchmarks/long_run.py [--frames 1000] [--size 518] [--out FILE]
 
 loops `vtest.avi` through the demo's backbone with scene cuts off and writes
 benchmarks/results/long_run.json: the bytes of state and of the process on every hundredth frame,
@@ -12,7 +12,7 @@ import argparse
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -23,6 +23,7 @@ from eventful.models import saliency_vit
 from eventful.provenance import machine
 from eventful.video import Reader
 
+RESULT = Path(__file__).parent / "results" / "long_run.json"
 PATCH = 14
 
 
@@ -55,13 +56,14 @@ def attention_errors(stream: eventful.Stream) -> dict[str, dict[str, float]]:
     return errors
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--size", type=int, default=518)
     parser.add_argument("--policy", default="fraction:0.125")
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
     path = Path(os.environ["EVENTFUL_DATA"]) / "vtest" / "vtest.avi"
     with Reader(path, options.size, keep_aspect=True, patch=PATCH) as reader:
         shape = reader.height, reader.width
@@ -95,8 +97,7 @@ def main() -> None:
         "rows_recomputed_mean": dict(zip(stream._bound.blocks, mean_rows, strict=True)),
         "machine": machine(),
     }
-    target = Path(__file__).parent / "results" / "long_run.json"
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     print({key: result[key] for key in ("largest_relative_error", "largest_row_error")})
 
 

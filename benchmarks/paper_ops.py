@@ -1,6 +1,6 @@
 """Operations of the paper's tables, and accuracy against operations as a picture.
 
-    python benchmarks/paper_ops.py
+    python benchmarks/paper_ops.py [--out FILE] [--picture FILE]
 
 writes benchmarks/results/paper_ops.json, which is what `eventful paper ops --json` prints, and
 docs/images/paper_accuracy_operations.svg: the mAP50 of the paper's tables C, 1 and E on ImageNet
@@ -11,6 +11,7 @@ outputs it gives, over the operations counted here.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,13 +96,14 @@ def picture(path: Path) -> None:
         figure.savefig(path, dpi=140, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Count, write the result and draw it."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--picture", type=Path, default=PICTURE)
-    path = parser.parse_args().picture
-    write_json(ops() | {"commit": commit(), "machine": machine()}, RESULT)
-    picture(path)
+    options = parser.parse_args(arguments)
+    write_json(ops() | {"commit": commit(), "machine": machine()}, options.out)
+    picture(options.picture)
 
 
 if __name__ == "__main__":

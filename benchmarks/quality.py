@@ -25,6 +25,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -81,22 +82,26 @@ def settings(run: str) -> list[Setting]:
 
 
 @lru_cache
-def task_of(run: str, folder: Path, frames: int | None = None, drawn: int = 0) -> Any:
+def task_of(
+    run: str, folder: Path, frames: int | None = None, size: int | None = None, drawn: int = 0
+) -> Any:
     """Build what is run; the data lie in EVENTFUL_DATA. `drawn` is the task that sheets show."""
     if "EVENTFUL_DATA" not in os.environ:
         sys.exit("EVENTFUL_DATA is not set: the folder of davis2016/, cdnet2014/ and vtest/")
     root, models = Path(os.environ["EVENTFUL_DATA"]), saliency_models(saliency_vit())
     names, place, frames = RUNS[run], dense_folder(folder), frames or FRAMES[run]
     data = KINDS[names[0]][1](root, False)  # of the first task: all look at the same frames
-    tasks = [KINDS[name][0](models, data, place, None, frames) for name in names]
+    tasks = [KINDS[name][0](models, data, place, size, frames) for name in names]
     return tasks[0] if len(tasks) == 1 else Joint(run, tasks, drawn)
 
 
-def work(run: str, folder: Path, frames: int | None, number: int, threads: int) -> str:
+def work(
+    run: str, folder: Path, frames: int | None, size: int | None, number: int, threads: int
+) -> str:
     """Run one setting, unless it is there already; the dense model is number 0."""
     torch.set_num_threads(threads)
     setting, start = settings(run)[number], time.perf_counter()
-    evaluate(task_of(run, folder, frames), [setting], folder)
+    evaluate(task_of(run, folder, frames, size), [setting], folder)
     return f"{run}: {setting.name}, {time.perf_counter() - start:.0f} s"
 
 
@@ -104,22 +109,23 @@ def run_all(arguments: argparse.Namespace) -> None:
     """Run every setting, several at a time, then write the reports."""
     runs = arguments.only or list(RUNS)
     threads = arguments.threads or max(1, (os.cpu_count() or 1) // arguments.jobs)
+    trial = arguments.frames, arguments.size
     with ProcessPoolExecutor(arguments.jobs) as pool:
 
         def start(run: str, number: int) -> Any:
-            return pool.submit(work, run, arguments.out / run, arguments.frames, number, threads)
+            return pool.submit(work, run, arguments.out / run, *trial, number, threads)
 
         for dense in [start(run, 0) for run in runs]:  # the others are compared with it
             print(dense.result(), flush=True)
         for one in [start(run, k) for run in runs for k in range(1, len(settings(run)))]:
             print(one.result(), flush=True)
     for run in runs:
-        write(run, arguments.out / run, arguments.frames)
+        write(run, arguments.out / run, *trial)
 
 
-def write(run: str, folder: Path, frames: int | None) -> None:
+def write(run: str, folder: Path, frames: int | None, size: int | None) -> None:
     """Write the report on what has been run."""
-    task = task_of(run, folder, frames)
+    task = task_of(run, folder, frames, size)
     found = evaluate(task, settings(run), folder)
     weights = {"file": Path(WEIGHTS.inside).name, "sha256": WEIGHTS.sha256}
     about = {"title": TITLES[run], "weights": weights}
@@ -131,7 +137,7 @@ def draw(arguments: argparse.Namespace) -> None:
     (setting,) = combined([arguments.variant], [arguments.policy])
     for run in arguments.only or list(RUNS):
         for number, name in enumerate(RUNS[run]):
-            task = task_of(run, arguments.out / run, arguments.frames, number)
+            task = task_of(run, arguments.out / run, arguments.frames, arguments.size, number)
             sheet(task, setting, arguments.images / f"sheet-{name}.jpg", name)
 
 
@@ -141,11 +147,12 @@ def collect(arguments: argparse.Namespace) -> None:
     if not paths:
         sys.exit(f"no report of {', '.join([*RUNS, *TASKS])} in {arguments.folders}")
     found = summary(json.loads(path.read_text()) for path in paths)
-    write_json(found, RESULTS)
+    write_json(found, arguments.out or RESULTS)
     for name, task in found["tasks"].items():
-        path = IMAGES / f"quality-{name}.svg"
+        path = arguments.images / f"quality-{name}.svg"
         curves(task["dense"], task["rows"], name, [path], list(task["dense"]["quality"]))
-    fill(arguments)
+    if arguments.out is None:
+        fill(arguments)
 
 
 def report_files(folder: Path) -> list[Path]:
@@ -166,7 +173,7 @@ def fill(arguments: argparse.Namespace) -> None:
             sys.exit(f"{path.name} differs from the results; run benchmarks/quality.py tables")
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Do as asked."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -178,9 +185,12 @@ def main() -> None:
     run.add_argument("--threads", type=int, help="of each [the cores shared out]")
     run.add_argument("--only", nargs="+", choices=list(RUNS))
     run.add_argument("--frames", type=int, help="of a video at most, for a trial")
+    run.add_argument("--size", type=int, help="long side in pixels, for a trial")
     run.set_defaults(call=run_all)
     together = commands.add_parser("collect")
     together.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    together.add_argument("--out", type=Path, help="another file, for a trial; fills no table")
+    together.add_argument("--images", type=Path, default=IMAGES, help="where to")
     together.set_defaults(call=collect)
     tables = commands.add_parser("tables")
     tables.add_argument("--check", action="store_true")
@@ -191,9 +201,10 @@ def main() -> None:
     sheets.add_argument("--variant", default="input-relative", help="of a policy [%(default)s]")
     sheets.add_argument("--only", nargs="+", choices=list(RUNS))
     sheets.add_argument("--frames", type=int, help="as in `run`")
+    sheets.add_argument("--size", type=int, help="as in `run`")
     sheets.add_argument("--images", type=Path, default=IMAGES, help="where to")
     sheets.set_defaults(call=draw)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     arguments.call(arguments)
 
 

@@ -179,7 +179,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and fill the table in."""
     options = parser(__doc__)
     options.add_argument("--clips", nargs="+", choices=list(CLIPS), default=list(CLIPS))
@@ -188,7 +188,7 @@ def main() -> None:
     options.add_argument("--size", type=int, default=SIZE, help="long side in pixels")
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--out", type=Path, help="another file, for a trial; fills no table")
-    chosen = options.parse_args()
+    chosen = options.parse_args(arguments)
     if chosen.frames < 2 or chosen.rounds < 1:
         options.error("it takes 2 frames or more, the first one is left out, and a round or more")
     if not chosen.draw:

@@ -1,6 +1,6 @@
 """What real video does to the state: its precision, and the rows that the guard sends back.
 
-    EVENTFUL_DATA=... python benchmarks/real_video.py [--frames 60]
+    EVENTFUL_DATA=... python benchmarks/real_video.py [--frames 60] [--out FILE]
 
 runs the demo's backbone at 518 over clips with a static and with a moving camera and writes
 benchmarks/results/real_video.json. For each clip and policy:
@@ -23,6 +23,7 @@ import itertools
 import json
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from eventful.models import saliency_vit
 from eventful.provenance import commit, machine
 from eventful.video import Reader
 
+RESULT = Path(__file__).parent / "results" / "real_video.json"
 SIZE = 518
 CLIPS = {
     "vtest (static camera)": "vtest/vtest.avi",
@@ -67,16 +69,16 @@ def updated(stream: eventful.Stream) -> Tensor:
     return torch.stack([stream.gate(name).updated[0, 1:] for name in names])
 
 
-def measure(path: Path, policy: str, frames: int) -> dict:
+def measure(path: Path, policy: str, frames: int, size: int) -> dict:
     """Run one clip with each dtype of state, side by side."""
-    model = saliency_vit(SIZE).backbone
+    model = saliency_vit(size).backbone
     eventful.convert(model, eventful.policies.parse(policy))
     options = {"normalize": True, "scene_cuts": None, "method": "forward_features"}
     streams = {d: eventful.Stream(model, state_dtype=d, **options) for d in DTYPES}
     errors, drift, shares, again = defaultdict(list), defaultdict(list), [], []
     before = None
     mean, std = (torch.tensor(model.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
-    for i, frame in enumerate(itertools.islice(Reader(path, SIZE), frames)):
+    for i, frame in enumerate(itertools.islice(Reader(path, size), frames)):
         tokens = {d: stream(frame.image)[:, 1:] for d, stream in streams.items()}
         if i:
             shares.append(sent_back(streams[torch.float32]))
@@ -110,20 +112,23 @@ def measure(path: Path, policy: str, frames: int) -> dict:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=60)
-    frames = parser.parse_args().frames
+    parser.add_argument("--size", type=int, default=SIZE)
+    parser.add_argument("--clips", nargs="+", choices=CLIPS, default=list(CLIPS), metavar="CLIP")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    frames, size = options.frames, options.size
     data = Path(os.environ["EVENTFUL_DATA"])
     clips = {
-        clip: {policy: measure(data / path, policy, frames) for policy in POLICIES}
-        for clip, path in CLIPS.items()
+        clip: {p: measure(data / CLIPS[clip], p, frames, size) for p in POLICIES}
+        for clip in options.clips
     }
-    result = {"size": SIZE, "frames": frames, "clips": clips}
+    result = {"size": size, "frames": frames, "clips": clips}
     result |= {"commit": commit(), "machine": machine()}
-    target = Path(__file__).parent / "results" / "real_video.json"
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(clips, indent=1))
 
 

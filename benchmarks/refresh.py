@@ -1,6 +1,6 @@
 """Error over 10,000 frames with each way of refreshing what a stream remembers.
 
-    EVENTFUL_DATA=... python benchmarks/refresh.py [--frames 10000] [--size 112] [--only RUN ...]
+    EVENTFUL_DATA=... python benchmarks/refresh.py [--frames 10000] [--only RUN ...] [--out FILE]
     python benchmarks/refresh.py --draw
 
 loops the first 500 frames of `vtest.avi` through the demo's backbone, scene cuts off, an eighth of
@@ -34,6 +34,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, NamedTuple
@@ -56,7 +57,6 @@ from eventful.video import Reader
 RESULT = Path(__file__).parent / "results" / "refresh.json"
 PAGE = Path(__file__).parents[1] / "docs" / "refresh.md"
 FIGURE = PAGE.parent / "images" / "refresh.svg"
-LOOP = 500
 FRACTION = 0.125
 MARGIN = 0.05
 BLOCK = 1000
@@ -121,16 +121,16 @@ class RowRotation(Incremental):
         return active == tokens
 
 
-def clip(size: int) -> Tensor:
-    """The frames of the loop, (LOOP, 3, height, width)."""
+def clip(size: int, loop: int) -> Tensor:
+    """The frames of the loop, (loop, 3, height, width)."""
     path = Path(os.environ["EVENTFUL_DATA"]) / "vtest" / "vtest.avi"
     with Reader(path, size, keep_aspect=True, patch=14) as reader:
-        return torch.cat([frame.image for frame in itertools.islice(reader, LOOP)])
+        return torch.cat([frame.image for frame in itertools.islice(reader, loop)])
 
 
 @torch.inference_mode()
 def dense_tokens(model: Any, frames: Tensor) -> Tensor:
-    """Final-normed patch tokens (LOOP, patches, dim) of the dense model."""
+    """Final-normed patch tokens (loop, patches, dim) of the dense model."""
     mean, std = (torch.tensor(model.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
     parts = [model.forward_features((part - mean) / std) for part in frames.split(10)]
     return torch.cat(parts)[:, model.num_prefix_tokens :]
@@ -160,18 +160,18 @@ def digest(stream: eventful.Stream) -> bytes:
 def run(model: Any, name: str, frames: Tensor, dense: Tensor, count: int) -> list[dict[str, Any]]:
     """Run the settings of a run side by side over so many frames."""
     gating, settings = RUNS[name]
-    stream = prepared(model, name)
+    stream, loop = prepared(model, name), len(frames)
     norms, errors, drifts, seen, cycle = dense.flatten(1).norm(dim=1), [], [], {}, None
     for i in range(count):
-        if i % LOOP == 0 and i and name != "rotation":
+        if i % loop == 0 and i and name != "rotation":
             cycle = seen.setdefault(digest(stream), i), i
             if cycle[0] < i:
                 break
         if i:
             stream.reset([row for row, s in enumerate(settings) if s.flush and i % s.flush == 0])
-        frame = frames[i % LOOP].expand(len(settings), -1, -1, -1)
+        frame = frames[i % loop].expand(len(settings), -1, -1, -1)
         tokens = stream(frame)[:, model.num_prefix_tokens :]
-        errors.append((tokens - dense[i % LOOP]).flatten(1).norm(dim=1) / norms[i % LOOP])
+        errors.append((tokens - dense[i % loop]).flatten(1).norm(dim=1) / norms[i % loop])
         if name == "rotation" and i % BLOCK == BLOCK - 1:
             drifts.append(drift(stream))
     eventful.restore(model)
@@ -214,10 +214,9 @@ def summary(errors: Tensor) -> dict[str, Any]:
     }
 
 
-def measure(frames: int, size: int, names: list[str]) -> None:
+def measure(frames: int, images: Tensor, names: list[str], result: Path) -> None:
     """Do the runs that are not in the result yet."""
-    content = json.loads(RESULT.read_text()) if RESULT.exists() else {"runs": {}}
-    images = clip(size)
+    content = json.loads(result.read_text()) if result.exists() else {"runs": {}}
     height, width = images.shape[2:]
     whole, short = (saliency_vit((height, width)).backbone for _ in range(2))
     short.blocks = short.blocks[:3]
@@ -226,13 +225,13 @@ def measure(frames: int, size: int, names: list[str]) -> None:
         if name not in content["runs"]:
             model = short if name == "rotation" else whole
             content["runs"][name] = run(model, name, images, dense[model], frames)
-            write_json(content | about(images), RESULT)
+            write_json(content | about(images), result)
 
 
 def about(images: Tensor) -> dict[str, Any]:
     """What the figures were measured on."""
     return {
-        "clip": f"vtest, {LOOP} frames looped",
+        "clip": f"vtest, {len(images)} frames looped",
         "size": list(images.shape[2:]),
         "policy": str(eventful.TopFraction(FRACTION)),
         "margin": MARGIN,
@@ -306,16 +305,21 @@ def tables(content: dict[str, Any]) -> dict[str, filling.Lines]:
     return {"settings": settings, "rotation": rotation}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, draw, and fill the tables in."""
     parser = filling.parser(__doc__)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=112, help="long side, in pixels [112]")
     parser.add_argument("--only", nargs="*", choices=RUNS, default=list(RUNS), metavar="RUN")
-    options = parser.parse_args()
+    parser.add_argument("--loop", type=int, default=500, help="frames of the loop [500]")
+    parser.add_argument("--out", type=Path, help="another file, for a trial; fills no table")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if not options.draw:
-        measure(options.frames, options.size, options.only)
+        images = clip(options.size, options.loop)
+        measure(options.frames, images, options.only, options.out or RESULT)
+    if options.out:
+        return
     content = json.loads(RESULT.read_text())
     if left := RUNS.keys() - content["runs"].keys():
         print(f"the figure and the tables wait for {sorted(left)}")

@@ -1,6 +1,6 @@
 """Where scene cuts are found, and how far the limits are from being wrong.
 
-    EVENTFUL_DATA=... python benchmarks/scene_cuts.py
+    EVENTFUL_DATA=... python benchmarks/scene_cuts.py [--sizes 224 518] [--out FILE]
 
 runs the first gate of the demo model over the demo clip (five cuts), the DAVIS sequences (pans and
 fast motion, no cut) and `vtest` (static camera, no cut), at several policies and sizes, and writes
@@ -8,8 +8,10 @@ benchmarks/results/scene_cuts.json. A margin of 1.1 says that the limits could m
 a cut were missed or a frame without one were taken for one.
 """
 
+import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +22,7 @@ from eventful.models import demo_clip, saliency_vit
 from eventful.stream.cuts import change
 from eventful.video import Reader
 
+RESULT = Path(__file__).parent / "results" / "scene_cuts.json"
 POLICIES = {
     224: (
         "all",
@@ -32,7 +35,6 @@ POLICIES = {
     518: ("all", "fraction:0.25", "fraction:0.0625"),
 }
 CUTS = {"demo clip": [30, 76, 137, 187, 242]}
-FRAMES = 260
 
 
 class FirstBlock(nn.Module):
@@ -62,7 +64,8 @@ class Watch:
     def _note(self, reference: Tensor, c: Tensor) -> list[int]:
         history, limits = list(self._gated._histories[0]), eventful.SceneCuts()
         moved = change(reference, c)[0].item()
-        jump = moved / median(history) if history else float("inf")
+        usual = median(history) if history else 0
+        jump = moved / usual if usual else float("inf")
         self.scores.append(min(moved / limits.level, jump / limits.jump))
         return self._judge(reference, c)
 
@@ -80,16 +83,16 @@ class Watch:
         }
 
 
-def measure(path: Path, model: nn.Module, size: int, cuts: list[int]) -> list[dict]:
+def measure(path: Path, model: nn.Module, size: int, frames: int, cuts: list[int]) -> list[dict]:
     """Run a video at every policy."""
     watches = [Watch(model, policy) for policy in POLICIES[size]]
     with Reader(path, size) as reader:
         for frame in reader:
             for watch in watches:
                 watch.stream(frame.image)
-            if frame.index + 1 == FRAMES:
+            if frame.index + 1 == frames:
                 break
-    return [watch.row(cuts) for watch in watches]
+    return [watch.row([cut for cut in cuts if cut < frames]) for watch in watches]
 
 
 def videos(root: Path) -> dict[str, Path]:
@@ -99,13 +102,19 @@ def videos(root: Path) -> dict[str, Path]:
     return named | {folder.name: folder for folder in sorted(davis.iterdir())}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure everything and write the result."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", type=int, nargs="+", choices=POLICIES, default=list(POLICIES))
+    parser.add_argument("--frames", type=int, default=260, help="of a video at most")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
     rows = []
-    for size in POLICIES:
+    for size in options.sizes:
         model = eventful.convert(FirstBlock(saliency_vit(size).backbone), eventful.KeepAll())
         for name, path in videos(Path(os.environ["EVENTFUL_DATA"])).items():
-            found = measure(path, model, size, CUTS.get(name, []))
+            cuts = CUTS.get(name, [])
+            found = measure(path, model, size, options.frames, cuts)
             rows += [{"video": name, "size": size} | row for row in found]
             print(name, size, [row["found"] for row in found])
     limits = eventful.SceneCuts()
@@ -116,8 +125,7 @@ def main() -> None:
         "smallest_other_margin": min(row["other_margin"] for row in rows),
         "rows": rows,
     }
-    target = Path(__file__).parent / "results" / "scene_cuts.json"
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     print({key: result[key] for key in result if key != "rows"})
 
 

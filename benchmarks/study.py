@@ -1,6 +1,6 @@
 """Redundancy and cost against frame rate, resolution, camera motion and compression.
 
-    EVENTFUL_DATA=... python benchmarks/study.py [--cells N]
+    EVENTFUL_DATA=... python benchmarks/study.py [--cells N] [--out FILE]
     python benchmarks/study.py --draw
 
 runs the demo's backbone over 13 clips (11 DAVIS sequences, CDnet's highway, vtest) and writes
@@ -28,6 +28,7 @@ import io
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from statistics import fmean
@@ -197,9 +198,9 @@ def about(known: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run(most: int | None) -> int:
+def run(most: int | None, result: Path) -> int:
     """Measure the cells that are not in the result yet, so many at most; return how many remain."""
-    content = json.loads(RESULT.read_text()) if RESULT.exists() else {"speed": {}, "cells": {}}
+    content = json.loads(result.read_text()) if result.exists() else {"speed": {}, "cells": {}}
     left = [cell for cell in cells() if str(cell) not in content["cells"]]
     chosen = left[:most]
     for cell in chosen:
@@ -207,20 +208,22 @@ def run(most: int | None) -> int:
         if cell.clip not in content["speed"]:
             content["speed"][cell.clip] = speed(cell.clip)
         content |= about(content)
-        write_json(content, RESULT)
+        write_json(content, result)
     return len(left) - len(chosen)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, draw, and fill the tables in."""
     parser = filling.parser(__doc__)
     parser.add_argument("--cells", type=int, help="measure so many more cells at most")
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="another file, for a trial; draws nothing")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if not options.draw and (left := run(options.cells)):
+    if not options.draw and (left := run(options.cells, options.out or RESULT)):
         print(f"{left} cells are left to measure; the figure and the tables wait for them")
         return
-    study_report.write(json.loads(RESULT.read_text()))
+    if options.out is None:
+        study_report.write(json.loads(RESULT.read_text()))
 
 
 if __name__ == "__main__":

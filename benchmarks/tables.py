@@ -8,9 +8,11 @@ from the results of `eventful bench`; with --check it changes nothing and fails 
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,17 +168,19 @@ TABLES = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Fill the tables in, or check them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    check = parser.parse_args(arguments).check
     tables = {name: table() for name, table in TABLES.items()}
     for path in FILES:
         text = path.read_text()
         new = filled(text, "table", tables)
-        if "--check" in sys.argv:
-            if new != text:
-                sys.exit(f"{path.name} differs from the results; run benchmarks/tables.py")
-        else:
+        if not check:
             path.write_text(new)
+        elif new != text:
+            sys.exit(f"{path.name} differs from the results; run benchmarks/tables.py")
 
 
 if __name__ == "__main__":

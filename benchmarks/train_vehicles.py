@@ -1,6 +1,6 @@
 """Trains the detector of vehicles on CDnet's highway, minutes on a CPU.
 
-    EVENTFUL_DATA=... python benchmarks/train_vehicles.py [--cache DIR]
+    EVENTFUL_DATA=... python benchmarks/train_vehicles.py [--cache DIR] [--weights F] [--out FILE]
 
 computes the dense tokens of the frozen backbone for every 4th frame to train and to score on, once
 if they are kept in a cache; trains the pyramid and the head; and writes the weights to
@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,10 +73,10 @@ class Part(NamedTuple):
         return self.regions[at].boxes * torch.tensor([x, y, x, y])
 
 
-def load(samples: list[Sample[Motion]], name: str, cache: Path) -> Part:
+def load(samples: list[Sample[Motion]], name: str, cache: Path, size: int) -> Part:
     """Read the tokens of some frames, or compute them."""
     height, width = samples[0].original
-    columns, rows = fitted(width, height, LONG_SIDE, keep_aspect=True, patch=PATCH)
+    columns, rows = fitted(width, height, size, keep_aspect=True, patch=PATCH)
     dense = DenseTokens(cache)
     if dense.read(name) is None:
         dense.write(name, computed(samples, (rows, columns)))
@@ -105,17 +105,17 @@ def likely_merged(motion: Motion, regions: Regions) -> int:
     return sum(box.float().mean().item() < FILL for box in boxes)
 
 
-def train(part: Part) -> tuple[VehicleDetector, list[float]]:
+def train(part: Part, epochs: int) -> tuple[VehicleDetector, list[float]]:
     """Train from scratch; also the mean loss of each epoch."""
     torch.manual_seed(0)
     detector = VehicleDetector().train()
     batches = len(part.numbers) // BATCH
     optimizer = torch.optim.AdamW(detector.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=EPOCHS * batches
+        optimizer, LEARNING_RATE, total_steps=epochs * batches
     )
     losses: list[float] = []
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         total = 0.0
         for batch in torch.randperm(len(part.numbers))[: batches * BATCH].view(-1, BATCH).tolist():
             tokens = torch.from_numpy(part.tokens[batch])
@@ -152,11 +152,16 @@ def about(part: Part) -> dict[str, int]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score and write."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--cache", type=Path, default=None)
-    cache = parser.parse_args().cache or Path(tempfile.mkdtemp())
+    parser.add_argument("--size", type=int, default=LONG_SIDE, help="long side, in pixels")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    cache = options.cache or Path(tempfile.mkdtemp())
     root = Path(os.environ["EVENTFUL_DATA"])
     data = highway(next(root.glob("cdnet*"), root), strict=True)
     samples = {sample.number: sample for sample in data[0] if sample.target is not None}
@@ -165,19 +170,19 @@ def main() -> None:
         [samples[number] for number in numbers[::EVERY]] for numbers in parts(data.labelled(0))
     ]
     training, evaluation = (
-        load(part, name, cache) for part, name in zip(chosen, names, strict=True)
+        load(part, name, cache, options.size) for part, name in zip(chosen, names, strict=True)
     )
     start = time.perf_counter()
-    detector, losses = train(training)
+    detector, losses = train(training, options.epochs)
     seconds = time.perf_counter() - start
-    WEIGHTS.parent.mkdir(exist_ok=True)
+    options.weights.parent.mkdir(exist_ok=True)
     made = {"made_by": "benchmarks/train_vehicles.py", "trained_on": "CDnet 2014, highway"}
-    save_file(detector.state_dict(), WEIGHTS, metadata=made)
+    save_file(detector.state_dict(), options.weights, metadata=made)
     result = {
         "training": about(training),
         "evaluation": about(evaluation),
-        "long_side": LONG_SIDE,
-        "epochs": EPOCHS,
+        "long_side": options.size,
+        "epochs": options.epochs,
         "losses": losses,
         "map50_training": score(detector, training),
         "map50": score(detector, evaluation),
@@ -186,7 +191,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torchvision", "torchmetrics")},
         "commit": commit(),
     }
-    write_json(result, RESULT)
+    write_json(result, options.out)
     print(json.dumps(result, indent=1))
 
 

@@ -56,6 +56,8 @@ def test_signature_and_defaults_are_those_of_the_design():
         ("pooling", inspect.Parameter.KEYWORD_ONLY, 1),
         ("sampling", inspect.Parameter.KEYWORD_ONLY, None),
         ("half_precision", inspect.Parameter.KEYWORD_ONLY, False),
+        ("guard", inspect.Parameter.KEYWORD_ONLY, None),
+        ("max_age", inspect.Parameter.KEYWORD_ONLY, 256),
     ]
 
 

@@ -121,6 +121,31 @@ def test_a_snapshot_of_a_variant_goes_on_with_the_same_outputs(name, options, at
         assert same(stream(frame), other(frame))
 
 
+def rows_anew(**options):
+    """Rows of attention computed anew beside the updated ones, by frame; rows of a frame."""
+    stream = stream_of("plain", TOP, torch.float64, **options)
+    first, *rest = clip(4, dtype=torch.float64)
+    stream(first)
+    anew, tokens = [], 0
+    for frame in rest:
+        stream(frame)
+        (state, *_) = [block.binding.state for block in stream._blocks.values()]
+        index, tokens = state.gates["qkv"].index, state.gates["qkv"].index.tokens
+        anew.append(state.attention.recomputed[0] - index.counts[0])
+    return anew, tokens
+
+
+def test_rows_of_attention_are_computed_anew_as_guard_and_max_age_say():
+    never, tokens = rows_anew(guard=1e-30, max_age=None)
+    assert never == [0, 0, 0]
+    strict, _ = rows_anew(guard=1, max_age=None)  # whatever has lost any mass
+    assert all(rows > 0 for rows in strict)
+    always, _ = rows_anew(max_age=1)
+    assert always == [tokens - 4] * 3  # the class token and three others are updated
+    one_in_two, _ = rows_anew(guard=1e-30, max_age=2)
+    assert all(0 < rows <= -(-tokens // 2) for rows in one_in_two)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -132,6 +157,12 @@ def test_a_snapshot_of_a_variant_goes_on_with_the_same_outputs(name, options, at
         ("plain", {"sampling": 0}, "sampling must be a whole number"),
         ("plain", {"half_precision": True}, "attention='incremental' holds none"),
         ("plain", {"half_precision": 1.5}, "half_precision must be one of"),
+        ("plain", {"guard": 0}, "guard must lie above 0 and be at most 1, got 0"),
+        ("plain", {"guard": 1.5}, "guard must lie above 0 and be at most 1, got 1.5"),
+        ("plain", {"max_age": 0}, "max_age must be a whole number of at least 1, got 0"),
+        ("plain", {"max_age": 2.5}, "max_age must be a whole number of at least 1, got 2.5"),
+        ("plain", {"guard": 0.1, "attention": "cached"}, "attention='cached' keeps no row's mass"),
+        ("plain", {"max_age": None, "attention": "dense"}, "attention='dense' keeps no row's mass"),
     ],
 )
 def test_what_does_not_fit_a_model_is_refused(name, options, message):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from eventful.attention import FORMS, Attention, Mapped, Pooling, Windowed
+from eventful.attention import FORMS, Attention, Incremental, Mapped, Pooling, Windowed
 from eventful.block.gate import TokenGate
 from eventful.block.options import Options
 from eventful.block.state import STAGES, Binding, Frame, Grid, Place, Stage
@@ -160,6 +160,9 @@ class EventfulBlock(nn.Module, ABC):
         form = FORMS[name]
         if issubclass(form, Mapped):
             return form(self.heads, self.scale, fixed, half)
+        if issubclass(form, Incremental):
+            guard, max_age = self.options.guard, self.options.max_age
+            return form(self.heads, self.scale, fixed, guard, max_age)
         return form(self.heads, self.scale, fixed)
 
     @property

@@ -31,6 +31,10 @@ class Options:
             frame whose token grid is known; 1 leaves them as they are.
         sampling: Tokens, prefix included, that the block hands on at most; None hands on all.
         half_precision: Round both factors of attention-value products to float16.
+        guard: Share of its peak mass below which incremental attention computes a row anew, see
+            `Incremental`; None picks it by dtype.
+        max_age: Frames within which incremental attention computes every row anew; None never
+            does.
 
     Raises:
         ValueError: An option is none of these.
@@ -45,6 +49,8 @@ class Options:
     pooling: int = 1
     sampling: int | None = None
     half_precision: bool = False
+    guard: float | None = None
+    max_age: int | None = 256
 
     def __post_init__(self) -> None:
         choices = {
@@ -59,12 +65,19 @@ class Options:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        for name in ("pooling", "sampling"):
+        for name in ("pooling", "sampling", "max_age"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.guard is not None and not 0 < self.guard <= 1:
+            raise ValueError(f"guard must lie above 0 and be at most 1, got {self.guard!r}")
         if self.gating == "input":
             self._check_one_gate()
+        if self.attention != "incremental" and (self.guard, self.max_age) != (None, 256):
+            raise ValueError(
+                f"guard and max_age say which rows attention='incremental' computes anew; "
+                f"attention={self.attention!r} keeps no row's mass"
+            )
         if self.half_precision and not issubclass(FORMS[self.attention], Mapped):
             raise ValueError(
                 f"half_precision=True rounds the weights A that attention='cached' and 'query_key' "

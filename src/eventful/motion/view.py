@@ -26,6 +26,8 @@ class Look(NamedTuple):
             moved pictures miss.
         unmoved: The same of the dense frame's picture as it stood.
         flow: (1, height, width, 2) the motion of each pixel.
+        distance: Root mean square difference of the frame from the dense one as it stood, in grey
+            from 0 to 1.
     """
 
     motion: Tensor
@@ -34,6 +36,7 @@ class Look(NamedTuple):
     residual: Tensor
     unmoved: Tensor
     flow: Tensor
+    distance: float
 
 
 @dataclass
@@ -85,7 +88,9 @@ class View:
 
     def look(self, image: Tensor) -> Look:
         """See a frame against what is known."""
-        flow = self.flow.between(self.grey, self.flow.grey(image), self.last)
+        grey = self.flow.grey(image)
+        flow = self.flow.between(self.grey, grey, self.last)
+        distance = (grey.float() - self.grey.float()).square().mean().sqrt().item() / 255
         motion = on_grid(flow, self.grid)
         expected = _carry_pixels(self.pixels, flow)
         fresh, drift = torch.zeros(1, *self.grid, dtype=torch.bool, device=image.device), None
@@ -100,7 +105,7 @@ class View:
             brought = carry(self.brought, motion)[..., 0].masked_fill(fresh, 0)
             residual = torch.hypot(residual, brought)
         unmoved = patch_rms(image - self.pixels, self.grid)
-        return Look(motion, drift, fresh, residual[0], unmoved[0], flow)
+        return Look(motion, drift, fresh, residual[0], unmoved[0], flow, distance)
 
     def saw(self, image: Tensor, look: Look) -> None:
         """Take note of a frame that was looked at and shown."""

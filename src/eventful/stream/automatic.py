@@ -3,179 +3,149 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, ClassVar, final
 
 from eventful.motion import Look
 from eventful.policies import Auto
 from eventful.stream.costs import Costs
 from eventful.stream.estimate import Estimate
+from eventful.stream.gain import LONGEST, SHARES, Gain, best_for_budget, best_for_error
 from eventful.stream.plan import Check, Choice, Plan
 
-
-@dataclass
-class Gain:
-    """What recomputed tokens are worth, from what dense frames show.
-
-    Of the squared error of a carried frame, the share `captured[m]` lies in the m-th largest
-    number of tokens by residual that may be recomputed. Recomputing them leaves
-
-        rho(m) = sqrt(1 - kept captured[m])
-
-    of the error, where `kept` says how much of that gain is real: recomputed tokens see keys that
-    are out of date, and are carried along themselves.
-
-    Attributes:
-        captured: By number of tokens, one for each of `SHARES`.
-        kept: Learnt where tokens were recomputed.
-    """
-
-    SHARES: ClassVar[tuple[float, ...]] = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
-    PRIOR: ClassVar[tuple[float, ...]] = (0.12, 0.20, 0.33, 0.52)
-    FOLLOW: ClassVar[float] = 0.3
-
-    captured: list[float] = field(default_factory=lambda: list(Gain.PRIOR))
-    kept: float = 0.7
-
-    def rest(self, level: int) -> float:
-        """Rho of the level-th share; 1 for none."""
-        if level < 0:
-            return 1.0
-        return math.sqrt(max(0.05, 1 - self.kept * self.captured[level]))
-
-    def learn(self, check: Check, level: int) -> None:
-        """Take in a check, and how many tokens had been recomputed on each frame before it."""
-        order = check.squares[check.residual.argsort(descending=True)].cumsum(0)
-        total = order[-1].item()
-        if total <= 0:
-            return
-        for i, share in enumerate(self.SHARES):
-            found = order[max(0, int(share * len(order)) - 1)].item() / total
-            self.captured[i] += self.FOLLOW * (found - self.captured[i])
-        if level >= 0 and check.carried > 0:
-            left = min(1.5, (check.shown / check.carried) ** 2)
-            real = (1 - left) / max(self.captured[level], 0.02)
-            self.kept += self.FOLLOW * (min(1.2, max(-0.5, real)) - self.kept)
+_ROUNDING = 1e-9  # of sums of shares
 
 
 @final
 class Automatic(Plan):
-    """The plan of `Auto`: the error held, or a budget spent, where it pays.
+    """Dense frames where the error is due, or where the budget allows; tokens where they pay.
 
-    Each frame owes its estimated error less the error aimed at, a dense one owes less than nothing.
-    A dense frame comes when another carried one would be owed for:
+    *An error.* Each frame owes its estimated error less the error aimed at, a dense one owes less
+    than nothing, and a dense frame comes when another moved one would leave something owed:
 
-        debt <- max(debt + estimate - aim, -CREDIT aim)
+        debt <- clip(debt + estimate - aim, -CREDIT aim, aim)
 
-    so that the mean comes to the aim, and the dense frames to where the error is. With a budget,
-    the aim is what the budget lets be reached.
+    so that the mean comes to the aim. What a check then shows corrects the estimates since the one
+    before; and none comes later than after twice the frames that the last one vouches for, since
+    the picture's distance saturates. *A budget.* Each frame earns its share and pays what it
+    costs; a dense frame comes when the last one is paid for.
+
+    Either way, how many tokens are recomputed on the frames between is chosen at every dense frame
+    (`gain`), down to none.
 
     Args:
         policy: The policy.
         costs: What frames cost.
         patches: Tokens that may be chosen.
+
+    Raises:
+        ValueError: The budget is below what a frame costs of which nothing is computed.
     """
 
-    CREDIT: ClassVar[float] = 10.0
-    GROWTH: ClassVar[float] = 0.6  # error grows with age to this power
-    AIM: ClassVar[float] = 0.96
+    AIM: ClassVar[float] = 0.97
+    CREDIT: ClassVar[float] = 3.0
+    TRUST: ClassVar[int] = 8  # frames that the prior vouches for
+    FOLLOW: ClassVar[float] = 0.3
 
     def __init__(self, policy: Auto, costs: Costs, patches: int) -> None:
         self._policy, self._costs, self._patches = policy, costs, patches
+        self._share = policy.share or policy.time
+        self._aim = self.AIM * policy.max_error if policy.max_error is not None else None
+        least = costs.share(0)
+        if self._share is not None and self._share <= least:
+            raise ValueError(
+                f"{policy} asks for a share of {self._share:g} of a dense frame, and what runs on "
+                f"every frame (the model outside its blocks, and motion) takes {least:.3f} already"
+            )
         self.estimate, self.gain = Estimate(), Gain()
         self._debt = self._credit = 0.0
-        self._age = 0
-        self._signal = 0.0
-        self._first: float | None = None  # typical error of the first carried frame
-        self._owed: list[float] = []  # estimates since the last dense frame
-        self._level = -1
+        self._age, self._reach = 0, self.TRUST
+        self._owed = 0.0  # estimates since the last dense frame, and up to it
+        self._distance: float | None = None  # of the last frame looked at
+        self._shown = 0.0  # estimated error of what was shown last
+        self._usual = 0.0  # error of the first frame after a dense one; 0 before any
+        self._level = 0
+        self._dense()
         self._choose()
 
     def begin(self, cut: bool = False) -> None:
         """Pay for a dense frame that was not asked for."""
-        self._pay(1.0)
+        if cut:
+            self.estimate.cut()
+        self._reach = self.TRUST
         self._dense()
 
     def decide(self, look: Look | None) -> Choice:
         """Weigh the frame."""
         self._age += 1
         if look is None:
-            self._pay(self._costs.held / self._costs.dense)
-            self._owed.append(self._owed[-1] if self._owed else 0.0)
-            self._debt = self._owe(self._owed[-1])
-            return Choice("held", "nothing moved", estimate=self._owed[-1])
-        self._signal = self.estimate.signal(look.residual)
-        error = self.estimate.error(self._signal)
-        rest = error * (self.gain.rest(self._level) if self._age == 1 else 1.0)
-        if self._due(rest):
-            self._pay(1.0)
-            self._age_at_check = self._age
-            return Choice("dense", "the error is due", estimate=error)
-        self._debt = self._owe(rest)
-        self._owed.append(rest)
-        tokens = self._tokens()
-        self._pay(self._costs.share(tokens))
-        return Choice("partial" if tokens else "carried", "", tokens, error)
+            self._pay(self._costs.held / self._costs.dense, self._shown)
+            return Choice("held", "nothing moved", estimate=self._shown)
+        self._distance = look.distance
+        error = self.estimate.error(look.distance) * self.gain.rest(self._level)
+        if self._age == 1:
+            step = error / self.gain.rest(self._level) - self._usual
+            self._usual += step * (self.FOLLOW if self._usual else 1.0)
+        reason = self._due(error)
+        if reason:
+            return Choice("dense", reason)
+        tokens = int(SHARES[self._level] * self._patches)
+        self._shown = error
+        self._pay(self._costs.share(tokens), error)
+        kind = "partial" if tokens else "carried"
+        return Choice(kind, "between", tokens, error)
 
-    def _due(self, error: float) -> bool:
-        if self._policy.max_error is not None:
-            return self._owe(error) > 0
-        share = self._policy.share or self._policy.time or 1.0
-        return self._credit + share >= 1.0
+    def _due(self, error: float) -> str:
+        """Why a frame has to be dense; empty if it need not be."""
+        if self._age >= (self._reach if self._aim is not None else LONGEST):
+            return "a check is due"
+        if self._aim is not None:
+            return "the error is due" if self._debt + error > self._aim else ""
+        return "the budget allows it" if self._credit >= -_ROUNDING else ""
 
-    def _owe(self, error: float) -> float:
-        aim = self.AIM * (self._policy.max_error or math.inf)
-        return max(self._debt + error - aim, -self.CREDIT * aim)
+    @property
+    def _earned(self) -> float:
+        return self._share or 0.0
 
-    def _pay(self, share: float) -> None:
-        earned = self._policy.share or self._policy.time or 0.0
-        self._credit = min(self._credit + earned - share, 1.0)
+    def _pay(self, cost: float, error: float) -> None:
+        """Enter a frame's cost and its error."""
+        self._credit = min(self._credit + self._earned - cost, 0.0)
+        self._owed += error
+        if self._aim is not None:
+            self._owe(error - self._aim, self._aim)
+
+    def _owe(self, error: float, aim: float) -> None:
+        self._debt = min(aim, max(-self.CREDIT * aim, self._debt + error))
 
     def _dense(self) -> None:
-        aim = self.AIM * (self._policy.max_error or math.inf)
-        if aim < math.inf:
-            self._debt = max(self._debt - aim, -self.CREDIT * aim)
-        self._owed, self._age = [], 0
-
-    def _tokens(self) -> int:
-        return 0 if self._level < 0 else int(Gain.SHARES[self._level] * self._patches)
+        self._pay(1.0, 0.0)
+        self._age, self._owed, self._shown, self._distance = 0, 0.0, 0.0, None
 
     def learn(self, check: Check) -> None:
-        """Set estimate, gain and debt right."""
-        missed = self.estimate.learn(self._signal, check.shown)
-        self._debt += (missed - 1) * sum(self._owed)
-        self.gain.learn(check, self._level)
+        """Set estimate and gain right, and choose again."""
+        if self._distance is not None:
+            missed = self.estimate.learn(self._distance, check.shown)
+            self._reach = min(LONGEST, max(self.TRUST, 2 * self._age))
+            if self._aim is not None:
+                self._owe((math.sqrt(missed) - 1) * self._owed, self._aim)
+        self.gain.learn(check.squares, check.wanted, check.change)
         self._dense()
         self._choose()
 
     def _choose(self) -> None:
         """Decide how many tokens to recompute between dense frames: as many as pay."""
-        share = self._policy.share or self._policy.time
-        options = [-1, *range(len(Gain.SHARES))]
-        cost = self._cost_at if share is None else self._error_at
-        self._level = min(options, key=cost)
-
-    def _error_at(self, level: int) -> float:
-        """Relative error at the budget, with so many tokens recomputed."""
-        share = self._policy.share or self._policy.time or 1.0
-        each = self._costs.share(0 if level < 0 else int(Gain.SHARES[level] * self._patches))
-        if each >= share:
-            return math.inf
-        return self.gain.rest(level) * ((1 - each) / (share - each)) ** self.GROWTH
-
-    def _cost_at(self, level: int) -> float:
-        """Cost at the error aimed at, with so many tokens recomputed."""
-        each = self._costs.share(0 if level < 0 else int(Gain.SHARES[level] * self._patches))
-        usual = self._first or 0.5 * (self._policy.max_error or 1.0)
-        apart = (self._policy.max_error or 1.0) * (1 + self.GROWTH)
-        apart = max(1.0, (apart / (self.gain.rest(level) * usual)) ** (1 / self.GROWTH))
-        return (1 + (apart - 1) * each) / apart
+        if self._share is not None:
+            self._level = best_for_budget(self._share, self._costs, self.gain, self._patches)
+        elif self._aim is not None:
+            usual = self._usual or self._aim
+            self._level = best_for_error(self._aim, usual, self._costs, self.gain, self._patches)
 
     def follow(self, before: Plan) -> None:
         """Keep what was learnt of the picture; debts and credits end with the policy."""
         if isinstance(before, Automatic):
-            self.estimate, self.gain = before.estimate, before.gain
-            self._age, self._signal = before._age, before._signal
+            self.estimate, self.gain, self._usual = before.estimate, before.gain, before._usual
+            self._age, self._distance, self._shown = before._age, before._distance, before._shown
+            self._reach = before._reach
             self._choose()
 
     @property
@@ -188,14 +158,12 @@ class Automatic(Plan):
         return {
             "estimate": asdict(self.estimate),
             "gain": asdict(self.gain),
-            "numbers": [self._debt, self._credit, self._age, self._signal, self._level],
-            "first": self._first,
-            "owed": list(self._owed),
+            "numbers": [self._debt, self._credit, self._age, self._usual, self._level],
+            "last": [self._distance, self._shown, self._reach, self._owed],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.estimate = Estimate(**state["estimate"])
-        self.gain = Gain(**state["gain"])
-        self._debt, self._credit, self._age, self._signal, self._level = state["numbers"]
-        self._first, self._owed = state["first"], list(state["owed"])
+        self.estimate, self.gain = Estimate(**state["estimate"]), Gain(**state["gain"])
+        self._debt, self._credit, self._age, self._usual, self._level = state["numbers"]
+        self._distance, self._shown, self._reach, self._owed = state["last"]

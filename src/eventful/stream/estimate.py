@@ -6,47 +6,48 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 
 @dataclass
 class Estimate:
-    """Relative error of what is shown, from what the moved pictures miss of a frame.
+    """Relative error of a moved output, from how far the picture is from the dense frame's.
 
-        signal = sqrt(mean over patches of r^2 / (r^2 + SOFT^2))        r from `Look.residual`
-        error  = exp(level) signal
+        error = k max(D, 1/255)^0.6        D from `Look.distance`
 
-    A patch is wrong altogether once its pixels are, hence the saturation. The level starts from a
-    prior and follows what dense frames show: each compares what it would have shown, had it been
-    carried, with what it is.
+    Of the statistics tried (docs, "How a frame goes through"), this one says most with one factor
+    per video. k starts from a prior and follows what dense frames show: each compares what would
+    have been shown with what is.
 
     Attributes:
-        level: Logarithm of error over signal.
+        level: log k.
         checks: Dense frames that it rests on.
     """
 
-    SOFT: ClassVar[float] = 0.1
-    PRIOR: ClassVar[float] = 0.0
-    FOLLOW: ClassVar[float] = 0.5
-    LEAST: ClassVar[float] = 1e-4
+    PRIOR: ClassVar[float] = 1.2
+    POWER: ClassVar[float] = 0.6
+    LEAST: ClassVar[float] = 1 / 255
+    FOLLOW: ClassVar[float] = 0.3
+    MOST: ClassVar[float] = 1.5  # of the logarithm, that one check may teach
 
-    level: float = PRIOR
+    level: float = math.log(PRIOR)
     checks: int = 0
 
-    def signal(self, residual: Tensor) -> float:
-        """Sum a frame's residual (grid height, grid width) up."""
-        squares = residual.square()
-        return math.sqrt((squares / (squares + self.SOFT**2)).mean().item())
+    def error(self, distance: float) -> float:
+        """The estimated relative error.
 
-    def error(self, signal: float) -> float:
-        """The estimated relative error."""
-        return math.exp(self.level) * signal
+        Example:
+            >>> round(Estimate().error(0.1), 3)
+            0.301
+        """
+        return math.exp(self.level) * max(distance, self.LEAST) ** self.POWER
 
-    def learn(self, signal: float, error: float) -> float:
-        """Take in a true error, and return by what factor the estimate was too small."""
-        if signal < self.LEAST or error < self.LEAST:
-            return 1.0
-        missed = math.log(error / signal) - self.level
-        self.level += missed * max(self.FOLLOW, 1 / (self.checks + 1))
+    def learn(self, distance: float, error: float) -> float:
+        """Take in the true error of what a dense frame replaced; return it over the estimate."""
         self.checks += 1
+        missed = math.log(max(error, 1e-3) / self.error(distance))
+        missed = min(self.MOST, max(-self.MOST, missed))
+        self.level += missed * max(self.FOLLOW, 1 / (self.checks + 0.5))
         return math.exp(missed)
+
+    def cut(self) -> None:
+        """Trust less what was learnt of another scene: the next checks weigh more."""
+        self.checks = min(self.checks, 1)

@@ -39,6 +39,7 @@ class Flat(Plan):
         self._stale = 0  # patches still to be computed after a scene cut
         self._slow = 1.0  # measured over expected time
         self._expected = costs.dense
+        self._distance = 0.0
 
     @property
     def checks(self) -> int:
@@ -57,8 +58,9 @@ class Flat(Plan):
             return Choice("held", "nothing moved", estimate=0.0)
         share = self._share()
         tokens = min(self._patches, self._costs.tokens(share))
-        error = None if look is None else self.estimate.error(self.estimate.signal(look.residual))
+        error = None if look is None else self.estimate.error(look.distance)
         self._expected = self._costs.of(tokens)
+        self._distance = 0.0 if look is None else look.distance
         if tokens == self._patches:
             self._stale = 0
             return Choice("dense", "it fits", estimate=error)
@@ -85,7 +87,7 @@ class Flat(Plan):
 
     def learn(self, check: Check) -> None:
         """Set the estimate right, where a dense frame fits."""
-        self.estimate.learn(1.0, check.shown)
+        self.estimate.learn(self._distance, check.shown)
 
     def follow(self, before: Plan) -> None:
         """Go on with the rotation."""

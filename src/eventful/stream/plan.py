@@ -39,16 +39,16 @@ class Check(NamedTuple):
     """What a dense frame shows of what would have been shown otherwise.
 
     Attributes:
-        shown: Relative error of the output moved, recomputed tokens included.
-        carried: Of the last dense output moved.
-        squares: (patches,) squared error of each patch's tokens in the latter.
-        residual: (patches,) what the moved pictures missed of each.
+        shown: Relative error of the output moved, tokens recomputed before lying over it.
+        squares: (patches,) squared error of each patch in it.
+        change: (patches,) squared change of each since the last dense frame.
+        wanted: (patches,) by how much each would have asked to be recomputed.
     """
 
     shown: float
-    carried: float
     squares: Tensor
-    residual: Tensor
+    change: Tensor
+    wanted: Tensor
 
 
 class Plan(ABC):

@@ -177,10 +177,7 @@ class Schedule:
         while len(self.plans) <= row:
             self.plans.append(self._plan())
         if compared is not None and decision.look is not None:
-            residual = rank(decision.look).flatten()
-            self.plans[row].learn(
-                Check(compared.shown, compared.carried, compared.squares, residual)
-            )
+            self.plans[row].learn(Check(*compared, wanted=rank(decision.look).flatten()))
         if self._flow is None:
             return
         view, image = self._views[row], self._image(row)

@@ -19,13 +19,13 @@ class Compared(NamedTuple):
 
     Attributes:
         shown: Relative error of what would have been shown.
-        carried: Of the last dense output moved, nothing recomputed.
-        squares: (patches,) squared error of each patch in the latter, over the whole's square.
+        squares: (patches,) squared error of each patch in it, over the whole's square.
+        change: (patches,) the same of the last dense output as it stands.
     """
 
     shown: float
-    carried: float
     squares: Tensor
+    change: Tensor
 
 
 @dataclass
@@ -100,17 +100,10 @@ class Taps:
         norm = self.norms[name]
         exact = norm(output).float()
         size = exact.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
-        plain = look._replace(drift=None)
-        off = [
-            (norm(self._moved(name, row, seen).to(output.dtype)).float() - exact).square().sum(-1)
-            for seen in ((look, plain) if look.drift is not None else (plain,))
-        ]
-        shown, carried = off[0][0], off[-1][0]
-        return Compared(
-            (shown.sum() / size).sqrt().item(),
-            (carried.sum() / size).sqrt().item(),
-            carried[self.prefix :] / size,
-        )
+        instead = self._moved(name, row, look), self.dense[name][row]
+        off = [norm(tokens.to(output.dtype)).float() - exact for tokens in instead]
+        shown, change = (x[0].square().sum(-1) / size for x in off)
+        return Compared(shown.sum().sqrt().item(), shown[self.prefix :], change[self.prefix :])
 
     def _moved(self, name: str, row: int, look: Look) -> Tensor:
         """A row's tokens (1, tokens, dim) where the frame shows them."""

@@ -1,0 +1,231 @@
+"""Every script of benchmarks/ runs, on small sizes, and writes what it says it writes."""
+
+import math
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import eventful
+from eventful.attention import FORMS, Incremental
+
+SCRIPTS = {
+    path.stem: path.read_text()
+    for path in sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
+}
+JOINT = [pytest.param(name, marks=pytest.mark.slow) for name in ("davis", "highway")]
+
+
+def finite(value):
+    """Whether all figures of a result are finite ones."""
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, list):
+        return all(map(finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def test_attention_choices(run):
+    found = run("attention_choices", "--divide", 16, "--rounds", 1)
+    assert [row["rows"] for row in found["written_out"]] == [5, 11, 17, 33, 65]
+    assert [row["active"] for row in found["kept_rows"]] == [8, 16, 32, 64]
+    assert len(found["crossover"]) == 4 * 9
+    assert all(row["correcting"] > 0 < row["in_full"] for row in found["crossover"])
+
+
+def test_calibration(run, data, tiny):
+    tiny("calibration")
+    chosen = ("--on", "breakdance", "--clips", "parkour", "--frames", 3, "--size", 28, 42)
+    (on,) = run("calibration", *chosen)["on"].values()
+    assert on["calibrations"].keys() == {"top", "threshold"}
+    for tested in on["tests"]["parkour from 0"].values():
+        assert finite(tested)
+    assert run("calibration", *chosen)["on"] == {"breakdance": on}  # all is there already
+
+
+def test_demo(run, script, monkeypatch):
+    monkeypatch.setattr(script("demo"), "POLICIES", ("fraction:0.25",))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(eventful.__file__).parents[1]))
+    (one,) = run("demo", "--size", 42, "--frames", 3)["runs"]
+    assert one["policy"] == "fraction:0.25"
+
+
+def test_filling(script, tmp_path):
+    filling, page = script("filling"), tmp_path / "page.md"
+    page.write_text("a\n<!-- x: one -->\nold\n<!-- end -->\nb\n")
+    filling.fill(page, "x", {"one": [["head"], ["1"]]})
+    assert page.read_text() == "a\n<!-- x: one -->\n| head |\n|---|\n| 1 |\n<!-- end -->\nb\n"
+    assert filling.parser("text").parse_args(["--draw"]).draw
+
+
+def test_finetuning(run):
+    small = ("--videos", 48, 16, "--epochs", 1, "--finetuning-epochs", 1, "--r", 2)
+    found = run("finetuning", *small)
+    (row,) = found["rows"]
+    assert found["videos"] == {"train": 48, "test": 16}
+    assert 0 < row["operations"] < row["dense_operations"]
+    assert finite(row)
+
+
+def test_importance(run, script, data, tiny):
+    tiny("importance")
+    found = run("importance", "--clips", "parkour", "--frames", 5, "--size", 70)
+    runs = {f"{gating}, parkour" for gating in script("importance").GATINGS}
+    assert found["runs"].keys() == runs
+    assert finite(found["runs"])
+
+
+def test_long_run(run, data):
+    found = run("long_run", "--frames", 34, "--size", 70)  # more than the clip has
+    assert [row["frame"] for row in found["memory"]] == [1, 2]
+    assert found["flushes"] == 1
+    assert found["largest_relative_error"] < 1e-4
+    assert len(found["errors"]) == 12
+
+
+def test_numerics(run, data):
+    found = run("numerics", "--frames", 3, "--size", 112)
+    assert max(found["chain"]["peak"]) < 1e-4 < 0.1 < max(found["chain"]["none"])
+    assert found["chain"]["each update"][-1] > 0.1
+    assert found["cached"][0] < 1e-6 < 0.1 < found["cached"][-1]
+    assert found["real"]["none"]["share_sent_back"] == 0
+    assert found["real"]["peak"]["worst_relative_error"] < 1e-4
+
+
+def test_paper_ops(run, tmp_path):
+    picture = tmp_path / "picture.svg"
+    found = run("paper_ops", "--picture", picture)
+    assert found["entries"]
+    assert "<svg" in picture.read_text()
+
+
+@pytest.fixture
+def quality(script, monkeypatch):
+    """The script with two settings beside the dense model, run one after the other."""
+    quality = script("quality")
+    monkeypatch.setattr(quality, "SETTINGS", {"input-relative": (0.5,)})
+    monkeypatch.setattr(quality, "PLANS", ("skip:2",))
+    monkeypatch.setattr(quality, "ProcessPoolExecutor", ThreadPoolExecutor)
+    yield quality
+    quality.task_of.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["vtest", *JOINT])
+def test_quality(quality, data, tmp_path, run, name):
+    out, images = tmp_path / "out", tmp_path / "images"
+    images.mkdir()
+    small = ("--only", name, "--size", "70", "--frames", "6")
+    quality.main(["run", str(out), "--jobs", "1", "--threads", "1", *small])
+    quality.main(["sheets", str(out), "--policy", "skip:2", "--images", str(images), *small])
+    found = run("quality", "collect", out, "--images", images)
+    assert set(found["tasks"]) == set(quality.RUNS[name])
+    for task, one in found["tasks"].items():
+        assert {row["policy"] for row in one["rows"]} == {"fraction:0.5", "skip:2"}
+        assert (images / f"quality-{task}.svg").is_file()
+        assert (images / f"sheet-{task}.jpg").is_file()
+    quality.main(["tables", "--check"])
+
+
+def test_quality_times(run, script, data, tiny):
+    tiny("quality_times")
+    small = ("--clips", "DAVIS parkour", "--frames", 3, "--rounds", 1, "--size", 98)
+    found = run("quality_times", *small)
+    rows = found["clips"]["DAVIS parkour"]
+    assert [row["setting"] for row in rows] == [
+        one.name for one in script("quality_times").settings()
+    ]
+    assert finite(rows)
+
+
+def test_real_video(run, data):
+    clip = "parkour (moving camera)"
+    found = run("real_video", "--clips", clip, "--frames", 5, "--size", 56)["clips"][clip]
+    assert list(found) == ["fraction:0.125", "fraction:0.25"]
+    for one in found.values():
+        assert one["precision"].keys() == {"float32", "bfloat16", "float16"}
+        assert len(one["sent_back"]["frames_over_a_64th_by_block"]) == 12
+        assert 0 <= one["updated_again"] <= 1
+
+
+def test_refresh(run, script, data, tiny, tmp_path, monkeypatch):
+    refresh = script("refresh")
+    tiny("refresh")
+    monkeypatch.setattr(refresh, "BLOCK", 4)
+    monkeypatch.setattr(refresh.blocks, "TokenGate", refresh.blocks.TokenGate)  # the script
+    monkeypatch.setitem(FORMS, "incremental", Incremental)  # replaces both
+    found = run("refresh", "--frames", 12, "--loop", 4, "--size", 70)
+    assert found["runs"].keys() == refresh.RUNS.keys()
+    assert all(row["frames"] == 12 for rows in found["runs"].values() for row in rows)
+    assert all(len(row["drift"]) == 3 for row in found["runs"]["rotation"])
+    refresh.draw(found, tmp_path / "picture.svg")
+    assert "<svg" in (tmp_path / "picture.svg").read_text()
+    assert len(refresh.tables(found)["rotation"]) == 1 + 3
+
+
+def test_scene_cuts(run, data):
+    found = run("scene_cuts", "--sizes", 224, "--frames", 32)
+    clips = {row["video"]: row["found"] for row in found["rows"]}
+    assert clips["demo clip"] == [30]
+    assert clips["parkour"] == []
+
+
+def test_study(run, script, data, tiny, tmp_path, monkeypatch):
+    study = script("study")
+    tiny("study")
+    found = run("study", "--cells", 1)
+    ((name, cell),) = found["cells"].items()
+    assert name == "blackswan, every 1, 224, as delivered"
+    assert finite(cell)
+    compressed = study.measure(study.Cell("vtest", size=224, crf=28))
+    assert compressed["frames"] == study.FRAMES
+    assert compressed["from_delivered"] > 0
+    study.native.cache_clear()
+    study.backbone.cache_clear()
+
+
+def test_study_report(script, tmp_path, monkeypatch):
+    report, page, figure = script("study_report"), tmp_path / "page.md", tmp_path / "picture.svg"
+    page.write_text(report.PAGE.read_text())
+    monkeypatch.setattr(report, "PAGE", page)
+    monkeypatch.setattr(report.draw, "__defaults__", (figure,))
+    script("study").main(["--draw"])
+    assert "<svg" in figure.read_text()
+
+
+def test_tables(script, tmp_path, monkeypatch):
+    tables = script("tables")
+    tables.main(["--check"])
+    copies = tuple(tmp_path / path.name for path in tables.FILES)
+    for copy, path in zip(copies, tables.FILES, strict=True):
+        copy.write_text(path.read_text().replace("518-r171 |", "518 |"))
+    pages = [path.read_text() for path in tables.FILES]
+    monkeypatch.setattr(tables, "FILES", copies)
+    with pytest.raises(SystemExit, match=r"README\.md differs from the results"):
+        tables.main(["--check"])
+    tables.main([])
+    assert [copy.read_text() for copy in copies] == pages
+
+
+def test_train_vehicles(run, data, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    found = run("train_vehicles", "--size", 70, "--epochs", 1, "--weights", weights)
+    assert weights.is_file()
+    assert found["training"]["frames"] >= 4
+    assert len(found["losses"]) == 1
+    assert finite(found["losses"])
+
+
+@pytest.mark.parametrize("name", [name for name, text in SCRIPTS.items() if "def main(" in text])
+def test_a_script_says_how_it_is_called(script, name, capsys):
+    with pytest.raises(SystemExit) as end:
+        script(name).main(["--help"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+def test_every_script_has_a_test():
+    others = {"quality_summary", "quality_tables"}  # tests/evaluation/test_quality_tables.py
+    assert {f"test_{name}" for name in SCRIPTS.keys() - others} <= globals().keys()
