@@ -147,7 +147,7 @@ def policies(stream: eventful.Stream, r: int, parts: list[Tensor]) -> dict[str, 
     received: dict[str, Tensor] = {}
     return {
         f"{name}.{stage}": Weighted(r, block, stage, parts[i + (stage != "qkv")], received)
-        for i, (name, block) in enumerate(stream._blocks.items())
+        for i, (name, block) in enumerate(stream._bound.blocks.items())
         for stage in block.stages
     }
 

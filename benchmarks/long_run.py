@@ -43,7 +43,7 @@ def resident_bytes() -> int:
 def attention_errors(stream: eventful.Stream) -> dict[str, dict[str, float]]:
     """Compare each block's kept output with full attention over its buffers."""
     errors = {}
-    for name, block in stream._blocks.items():
+    for name, block in stream._bound.blocks.items():
         state = block.binding.state
         qkv = state.buffers["qkv"].tokens.double()
         full, _ = Dense(block.heads, block.scale).start(qkv)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for i, frame in enumerate(itertools.islice(looped(path, options.size), options.frames)):
         stream(frame)
         if i:
-            states = [block.binding.state for block in stream._blocks.values()]
+            states = [block.binding.state for block in stream._bound.blocks.values()]
             recomputed.append([sum(state.attention.recomputed) for state in states])
         if i in (1, 2) or (i + 1) % 100 == 0:
             held = sum(t.nbytes for s in states for t in s.tensors().values())
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "largest_row_error": max(e["worst_row"] for e in errors.values()),
         "errors": errors,
         "rows_updated": updated,
-        "rows_recomputed_mean": dict(zip(stream._blocks, mean_rows, strict=True)),
+        "rows_recomputed_mean": dict(zip(stream._bound.blocks, mean_rows, strict=True)),
         "machine": machine(),
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -83,7 +83,7 @@ def real(guard: Guard, frames: int, size: int) -> dict[str, float]:
     model = saliency_vit(size).backbone
     eventful.convert(model, eventful.TopFraction(0.125), guard=guard.share, max_age=None)
     stream = eventful.Stream(model, normalize=True, scene_cuts=None, method="forward_features")
-    blocks, worst, sent_back, rows = stream._blocks.values(), 0.0, 0, 0
+    blocks, worst, sent_back, rows = stream._bound.blocks.values(), 0.0, 0, 0
     for number, frame in enumerate(itertools.islice(Reader(path, size), frames)):
         for block in blocks if number else ():
             guard.prepare(block.binding.state.attention)
@@ -112,7 +112,7 @@ def cached(frames: int = 8) -> list[float]:
     for _ in range(frames):
         stream(still + 0.5 * torch.randn(1, 3, 64, 64))
         errors = []
-        for block in stream._blocks.values():
+        for block in stream._bound.blocks.values():
             state = block.binding.state
             full, _ = Dense(block.heads, block.scale).start(state.buffers["qkv"].tokens)
             kept = state.attention.tensors["output"].transpose(1, 2).flatten(2)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eventful.evaluation.reports.curves import FAMILIES
-from eventful.evaluation.reports.plan_phases import pooled
+from eventful.evaluation.reports.phases import pooled
 
 
 class Measures(NamedTuple):

@@ -55,7 +55,7 @@ def relative(y: Tensor, reference: Tensor) -> float:
 def sent_back(stream: eventful.Stream) -> list[float]:
     """For each block, the share of rows that were computed anew beside updated and rotated ones."""
     shares = []
-    for block in stream._blocks.values():
+    for block in stream._bound.blocks.values():
         attention, index = block.binding.state.attention, block.binding.state.gates["qkv"].index
         rotated = Incremental(block.heads, block.scale).rotated_rows(index.tokens)
         more = attention.recomputed[0] - index.counts[0] - rotated

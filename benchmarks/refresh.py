@@ -139,7 +139,7 @@ def dense_tokens(model: Any, frames: Tensor) -> Tensor:
 def drift(stream: eventful.Stream) -> list[float]:
     """For each batch row, the worst block's error of the attention output that was kept."""
     errors = []
-    for block in stream._blocks.values():
+    for block in stream._bound.blocks.values():
         state = binding(block).state
         assert state.attention is not None
         full, _ = Dense(block.heads, block.scale).start(state.buffers["qkv"].tokens.double())
@@ -151,7 +151,7 @@ def drift(stream: eventful.Stream) -> list[float]:
 def digest(stream: eventful.Stream) -> bytes:
     """Stand for all that a stream remembers."""
     found = hashlib.sha256()
-    for block in stream._blocks.values():
+    for block in stream._bound.blocks.values():
         for tensor in binding(block).state.tensors().values():
             found.update(tensor.contiguous().numpy().tobytes())
     return found.digest()

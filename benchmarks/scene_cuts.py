@@ -58,10 +58,11 @@ class Watch:
         self.policy = policy
         self.stream = eventful.Stream(model, policy=eventful.policies.parse(policy), normalize=True)
         self.scores: list[float] = []
-        self._judge, self.stream._frame.on_first_gate = self.stream._first_gate, self._note
+        self._gated, frame = self.stream._gated, self.stream._bound.frame
+        self._judge, frame.on_first_gate = frame.on_first_gate, self._note
 
     def _note(self, reference: Tensor, c: Tensor) -> list[int]:
-        history, limits = list(self.stream._histories[0]), eventful.SceneCuts()
+        history, limits = list(self._gated._histories[0]), eventful.SceneCuts()
         moved = change(reference, c)[0].item()
         usual = median(history) if history else 0
         jump = moved / usual if usual else float("inf")

@@ -48,8 +48,8 @@ from eventful.block.gate import Measure
 from eventful.block.options import Gating
 from eventful.evaluation.measures.errors import relative_error
 from eventful.models import saliency_vit
+from eventful.motion import Flow, on_grid
 from eventful.provenance import commit, machine, write_json
-from eventful.reuse import Motion
 from eventful.video import Reader
 from eventful.video.geometry import UPRIGHT, fitted, to_pixels
 
@@ -172,8 +172,10 @@ def speed(clip: str) -> float:
     """
     frames = images(Cell(clip, size=SIZES[-1]))
     grid = frames.shape[2] // PATCH, frames.shape[3] // PATCH
-    motion = Motion(grid)
-    pairs = (motion(a[None], b[None]).norm(dim=-1).median() for a, b in itertools.pairwise(frames))
+    flow = Flow()
+    grey = flow.grey(flow.smaller(frames)).split(1)
+    motions = (on_grid(flow.between(a, b), grid) for a, b in itertools.pairwise(grey))
+    pairs = (motion.norm(dim=-1).median() for motion in motions)
     return rounded(100 * fmean(pair.item() for pair in pairs) / max(grid))
 
 

@@ -19,6 +19,7 @@ MOVED = {
     "eventful.gates": "eventful.block.gate",
     "eventful.inputs": "eventful.stream.inputs",
     "eventful.options": "eventful.block.options",
+    "eventful.reuse": "eventful.policies",
     "eventful.sampling": "eventful.block.sampling",
     "eventful.snapshots": "eventful.stream.snapshots",
     "eventful.state": "eventful.block.state",

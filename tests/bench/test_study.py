@@ -1,4 +1,4 @@
-"""What scripts make of their results: study, refreshing, importance, targets."""
+"""What scripts make of their results: study, refreshing, importance."""
 
 import json
 import sys
@@ -90,14 +90,6 @@ def test_tables_of_refreshing_are_those_of_the_result():
     found, page = json.loads(refresh.RESULT.read_text()), refresh.PAGE.read_text()
     made = filling.filled(page, "refresh", refresh.tables(found))
     assert made == page, "run benchmarks/refresh.py --draw"
-
-
-def test_tables_of_targets_are_those_of_the_result():
-    page = (BENCHMARKS.parent / "docs" / "targets.md").read_text()
-    for lines in script("controllers").tables():
-        assert filling.markdown(lines) in page, (
-            "paste the output of benchmarks/controllers.py table"
-        )
 
 
 def test_tables_of_importance_are_those_of_the_result():

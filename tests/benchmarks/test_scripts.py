@@ -14,7 +14,6 @@ from eventful.attention import FORMS, Incremental
 SCRIPTS = {
     path.stem: path.read_text()
     for path in sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
-    if path.stem != "controllers"
 }
 JOINT = [pytest.param(name, marks=pytest.mark.slow) for name in ("davis", "highway")]
 
@@ -132,7 +131,7 @@ def test_quality(quality, data, tmp_path, run, name):
 
 def test_quality_times(run, script, data, tiny):
     tiny("quality_times")
-    small = ("--clips", "DAVIS parkour", "--frames", 3, "--rounds", 1, "--size", 70)
+    small = ("--clips", "DAVIS parkour", "--frames", 3, "--rounds", 1, "--size", 98)
     found = run("quality_times", *small)
     rows = found["clips"]["DAVIS parkour"]
     assert [row["setting"] for row in rows] == [

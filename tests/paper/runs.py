@@ -97,7 +97,7 @@ class Pair:
         form = self.case.options["attention"]
         if form != "incremental":
             return counts.eventful(size, form, updated, keys)
-        work = self.stream._blocks[f"blocks.{i}"].binding.state.attention
+        work = self.stream._bound.blocks[f"blocks.{i}"].binding.state.attention
         computed, corrected = work.recomputed[row], work.corrected[row]
         self.check_work(size, block, computed, corrected)
         return counts.incremental(size, updated, keys, computed, corrected)

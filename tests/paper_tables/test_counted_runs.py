@@ -46,7 +46,7 @@ def counted(stream, frames, batch):
 )
 def test_vitdet(grid, options, batch):
     stream = stream_on(vitdet(grid), eventful.TopR(R), **options)
-    closed = Backbone.of(stream._originals[0], grid)
+    closed = Backbone.of(stream._bound.model, grid)
     first, later = counted(stream, frames_of(grid, 3, batch), batch)
     assert closed.dense() == first
     assert closed.update(options["attention"], R) == later
@@ -57,7 +57,7 @@ def test_vitdet(grid, options, batch):
 @pytest.mark.parametrize("attention", ["dense", "query_key", "cached"])
 def test_vitdet_with_pooled_keys(grid, attention, batch):
     stream = stream_on(vitdet(grid), eventful.TopR(R), attention=attention, pooling=2)
-    closed = Backbone.of(stream._originals[0], grid)
+    closed = Backbone.of(stream._bound.model, grid)
     first, later = counted(stream, frames_of(grid, 3, batch), batch)
     mask = stream.gate("blocks.1.qkv").updated.view(batch, *grid)
     pooled = [cells(row) for row in mask]
@@ -80,7 +80,7 @@ def cells(mask):
 def test_vivits_spatial_model(attention):
     """The class token competes with the others."""
     stream = stream_on(spatial((3, 5)), eventful.TopR(R), attention=attention, prefix="gated")
-    closed = Backbone.of(stream._originals[0], (3, 5), prefix=1)
+    closed = Backbone.of(stream._bound.model, (3, 5), prefix=1)
     first, later = counted(stream, frames_of((3, 5), 3, channels=6), 1)
     assert stream.stats.updated["blocks.0.qkv"] == (R,)
     assert closed.dense() == first
@@ -93,11 +93,11 @@ def test_incremental_where_no_row_is_sent_back():
     mask = torch.zeros(1, *grid, dtype=torch.bool)
     mask[:, ::WINDOW, ::WINDOW] = True
     stream = stream_on(flat(vitdet(grid)), Fixed(mask.flatten(1)), attention="incremental")
-    closed = Backbone.of(stream._originals[0], grid)
+    closed = Backbone.of(stream._bound.model, grid)
     frames, compared = frames_of(grid, 4), 0
     for number, frame in enumerate(frames):
         stream(frame)
-        work = stream._blocks["blocks.1"].binding.state.attention
+        work = stream._bound.blocks["blocks.1"].binding.state.attention
         if number and work.recomputed == (6 + 1,):  # the row in rotation is not an updated one
             assert work.corrected == (18,)
             assert stream.stats.operations.total == closed.update("incremental", 6)

@@ -56,7 +56,7 @@ def test_incremental_does_not_recompute_all():
     stream = stream_on(vitdet(grid), eventful.TopR(3), attention="incremental")
     for frame in frames_of(grid, 3):
         stream(frame)
-    work = stream._blocks["blocks.1"].binding.state.attention
+    work = stream._bound.blocks["blocks.1"].binding.state.attention
     assert sum(work.corrected) > 0
     assert sum(work.recomputed) < 42
 

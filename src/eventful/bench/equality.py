@@ -56,7 +56,7 @@ def attention_error(stream: Stream) -> float | None:
 
 def bound_blocks(stream: Stream) -> list[EventfulBlock]:
     """A stream's own blocks, with the state that they hold."""
-    return list(eventful_blocks(stream._module).values())
+    return list(eventful_blocks(stream._bound.module).values())
 
 
 def _state(block: EventfulBlock) -> BlockState:

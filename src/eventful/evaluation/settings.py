@@ -8,11 +8,10 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
-from eventful import reuse
 from eventful.block.gate import MEASURES
+from eventful.evaluation.baselines import parse_any
 from eventful.paper.rows import Row
-from eventful.policies import KeepAll, Policy, parse_tokens
-from eventful.reuse import Plan
+from eventful.policies import FramePolicy, KeepAll, Policy
 
 _FULL = {"attention": "cached", "half_precision": True}
 
@@ -47,7 +46,7 @@ class Setting:
 
     Attributes:
         variant: What it is called.
-        policy: Of all gates, or a plan beside gating; None runs the model as it is.
+        policy: Of frames, or of all gates; None runs the model as it is.
         options: Further arguments of `eventful.convert`.
         text: How the policy was written, where that is to be said again.
 
@@ -58,7 +57,7 @@ class Setting:
     """
 
     variant: str
-    policy: Policy | Plan | None
+    policy: FramePolicy | Policy | None
     options: Mapping[str, Any] = field(default_factory=dict)
     text: str | None = field(default=None, compare=False)
 
@@ -79,7 +78,7 @@ class Setting:
         """The variant and, unless it lets every token through, the policy."""
         if self.variant in _UNGATED:
             return self.variant
-        if isinstance(self.policy, Plan):
+        if isinstance(self.policy, FramePolicy):
             return str(self.policy)
         return f"{self.variant}, {self.policy}"
 
@@ -89,12 +88,14 @@ class Setting:
         return {"variant": self.variant, "policy": policy, "options": dict(self.options)}
 
 
-def combined(variants: Sequence[str], policies: Sequence[Policy | Plan | str]) -> list[Setting]:
+def combined(
+    variants: Sequence[str], policies: Sequence[FramePolicy | Policy | str]
+) -> list[Setting]:
     """Combine variants with policies; those that gate nothing come once.
 
     Args:
         variants: Keys of `VARIANTS`.
-        policies: For each of them, or their texts. Plans come once.
+        policies: For each of them, or their texts. Frame policies come once.
 
     Raises:
         ValueError: A variant is unknown, or there is no policy for one that needs it.
@@ -106,27 +107,22 @@ def combined(variants: Sequence[str], policies: Sequence[Policy | Plan | str]) -
         >>> combined(["input-relative"], ["fraction:0.20", "skip:5"])[0].text
         'fraction:0.20'
     """
-    read = {one: _read(one) if isinstance(one, str) else one for one in policies}
-    plans = {text: plan for text, plan in read.items() if isinstance(plan, Plan)}
+    read = {one: parse_any(one) if isinstance(one, str) else one for one in policies}
+    frames = {text: policy for text, policy in read.items() if isinstance(policy, FramePolicy)}
     gated = {text: policy for text, policy in read.items() if isinstance(policy, Policy)}
-    alone = plans and not gated
+    alone = frames and not gated
     found = [
         one
         for variant in variants
         if variant in _UNGATED or not alone
         for one in _settings(variant, gated)
     ]
-    for text, plan in plans.items():
-        found.append(Setting(str(plan).partition(":")[0], plan, {}, str(text)))
+    for text, policy in frames.items():
+        found.append(Setting(str(policy).partition(":")[0], policy, {}, str(text)))
     return list({one.name: one for one in found}.values())
 
 
-def _read(text: str) -> Policy | Plan:
-    """A plan such as skip:5, or a policy."""
-    return reuse.parse(text) or parse_tokens(text)
-
-
-def _settings(variant: str, policies: Mapping[Policy | Plan | str, Policy]) -> list[Setting]:
+def _settings(variant: str, policies: Mapping[FramePolicy | Policy | str, Policy]) -> list[Setting]:
     if variant not in VARIANTS:
         near = get_close_matches(variant, VARIANTS, n=1)
         hint = f"; do you mean {near[0]!r}?" if near else ""

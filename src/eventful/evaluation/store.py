@@ -22,7 +22,7 @@ from eventful.evaluation.settings import Setting
 from eventful.provenance import write_json
 
 KIND = "eventful evaluation"
-FORMAT = 1
+FORMAT = 2  # 1: frame policies as they were before streams ran them
 _DAMAGED = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error
 
 

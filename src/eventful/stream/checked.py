@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eventful.block.bindings import binding
 from eventful.block.block import EventfulBlock
 
 # Relative error of a block's output that rounding explains: some hundred roundings of the dtype.
@@ -38,7 +39,7 @@ def _compared(block: EventfulBlock, forward: Callable[..., Tensor]) -> Callable[
         expected = block.original.forward(*args, **kwargs)
         wide = torch.promote_types(output.dtype, torch.float32)
         off = (output.to(wide) - expected.to(wide)).norm() / expected.to(wide).norm()
-        if not off <= TOLERANCE.get(output.dtype, TOLERANCE[torch.bfloat16]):
+        if not off <= _tolerance(block, output.dtype):
             raise ValueError(
                 f"{block.name} does not compute what the block that it stands for does (a "
                 f"{type(block.original).__qualname__}): its output on the first frame is "
@@ -48,3 +49,10 @@ def _compared(block: EventfulBlock, forward: Callable[..., Tensor]) -> Callable[
         return output
 
     return wrapper
+
+
+def _tolerance(block: EventfulBlock, dtype: torch.dtype) -> float:
+    """That of the coarsest dtype that a block computes in, or keeps what it computes from in."""
+    half = torch.float16 if block.options.half_precision else dtype
+    dtypes = (dtype, binding(block).frame.state_dtype or dtype, half)
+    return max(TOLERANCE.get(one, TOLERANCE[torch.bfloat16]) for one in dtypes)

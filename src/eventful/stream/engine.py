@@ -88,6 +88,11 @@ class Engine(ABC):
 
     @property
     @abstractmethod
+    def computed(self) -> Tensor | None:
+        """Tokens computed on the last frame, bool (batch, tokens); None before the first."""
+
+    @property
+    @abstractmethod
     def interrupted(self) -> bool:
         """Whether a frame that fails now leaves what is remembered half changed."""
 

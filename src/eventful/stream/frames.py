@@ -55,6 +55,7 @@ class Frames(Engine):
         self._taps: Taps | None = None
         self._last: Any = None
         self._rows = self._tokens = 0
+        self._decisions: Sequence[Decision] = ()
         self._running = False
 
     @property
@@ -106,7 +107,7 @@ class Frames(Engine):
         self._schedule = schedule
         for row, decision in enumerate(decisions):
             schedule.done(row, decision, None)
-        self._last = _copy(output)
+        self._last, self._decisions = _copy(output), decisions
         return output, self._report(seconds, decisions, [None] * self._rows)
 
     def _find_costs(
@@ -149,7 +150,7 @@ class Frames(Engine):
             self._schedule.done(row, decision, compared[row])
         seconds = now(x) - start
         self._schedule.clock(1e3 * seconds)
-        self._running = False
+        self._decisions, self._running = decisions, False
         return output, self._report(seconds, decisions, compared)
 
     def _pass(
@@ -212,6 +213,13 @@ class Frames(Engine):
         return Report(seconds, used, account.dense(self._rows), flushed, rows=tuple(rows))
 
     @property
+    def computed(self) -> Tensor | None:
+        """All tokens of dense rows, those chosen of partial ones, none of the others."""
+        if not self._decisions:
+            return None
+        return self._index(self._decisions, self.bound.weight.device).mask()
+
+    @property
     def interrupted(self) -> bool:
         """A frame that fails once its schedule has moved on has to begin anew."""
         return self._running
@@ -266,7 +274,7 @@ class Frames(Engine):
         self._taps.load(tensors["taps"])
         self._schedule = Schedule(self.policy, grid, self._cuts)
         self._schedule.load(content["schedule"], tensors["views"])
-        self._last, self._running = None, False
+        self._last, self._decisions, self._running = None, (), False
         self.bound.account.measure(self._tokens)
 
 

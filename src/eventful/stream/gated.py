@@ -123,6 +123,12 @@ class Gated(Engine):
         return self._run(x, inputs, int(verdict.overflow))
 
     @property
+    def computed(self) -> Tensor | None:
+        """Those that the first gate let through."""
+        gates = bindings.gate_states(self.bound.blocks) if self.rows else ()
+        return gates[0].index.mask() if gates else None
+
+    @property
     def interrupted(self) -> bool:
         """Whether some gates have moved on and others have not, if a frame fails now."""
         return self.bound.frame.reached

@@ -233,6 +233,20 @@ class Stream:
         return list(self._gated.policies)
 
     @property
+    def computed(self) -> Tensor:
+        """Which tokens were computed on the last frame, bool (batch, tokens).
+
+        Under a token policy, which of them the first gate let through.
+
+        Raises:
+            ValueError: There was no frame yet under this policy.
+        """
+        computed = self._engine.computed
+        if computed is None:
+            raise ValueError("there is nothing to see before the first frame")
+        return computed
+
+    @property
     def costs(self) -> Costs | None:
         """What frames cost, under `Auto` and once the first frame has told it."""
         return self._engine.costs if isinstance(self._engine, Frames) else None

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from eventful.evaluation.reports.curves import FAMILIES, curves, family, lines
-from eventful.evaluation.reports.plan_phases import pooled
+from eventful.evaluation.reports.phases import pooled
 
 
 def row(policy, ratio, error=0.2, variant=None, objects=None, **quality):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eventful.evaluation.reports.plan_phases import pooled
+from eventful.evaluation.reports.phases import pooled
 
 
 class Family(NamedTuple):
@@ -26,6 +26,8 @@ class Family(NamedTuple):
 
 FAMILIES: Mapping[str, Family] = {
     "auto": Family("auto", "#d62728", "*"),
+    "error": Family("auto, an error held", "#e377c2", "*"),
+    "time": Family("auto, by time", "#ff9896", "*"),
     "incremental": Family("top r (the paper's gating)", "#1f77b4", "o"),
     "paper": Family("top r (the paper's gating)", "#1f77b4", "o"),
     "hold": Family("hold", "#17becf", "v"),

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from eventful.convert import convert, restore
+from eventful.evaluation.baselines import LowResolution
 from eventful.evaluation.settings import Setting
-from eventful.policies import KeepAll
-from eventful.reuse import Plan, Step
+from eventful.policies import Auto, KeepAll
 from eventful.stream import Stream
+from eventful.stream.bound import now
+from eventful.stream.cuts import SceneCuts
 from eventful.stream.inputs import Inputs
+
+Action = Literal["dense", "partial", "carried", "held", "mixed", "gated", "low resolution"]
+
+
+class Step(NamedTuple):
+    """What one frame took, over all batch rows.
+
+    Attributes:
+        operations: Multiply-accumulates.
+        dense_operations: Those of the dense model.
+        milliseconds: Wall time, motion and choices included.
+        first: Whether it was computed in full.
+        action: What was done: "dense", "partial", "carried" or "held" by a frame policy ("mixed"
+            where rows differ), "gated" by a token policy, "low resolution".
+    """
+
+    operations: int
+    dense_operations: int
+    milliseconds: float
+    first: bool
+    action: Action = "gated"
 
 
 class FrameRunner(Protocol):
@@ -33,7 +55,7 @@ class FrameRunner(Protocol):
 
     @property
     def updated(self) -> Tensor:
-        """Which tokens the last frame has computed anew, as far as one gate can say."""
+        """Which tokens the last frame has computed, as far as one gate can say."""
         ...
 
     def __call__(self, frame: Tensor) -> Any:
@@ -45,7 +67,8 @@ class Runner:
     """Runs the frames of one video after another, and keeps what each of them took.
 
     Several runners share a model's weights: it is converted for each of them and restored. As in
-    every reproduction of the paper, scene cuts are not looked for.
+    every reproduction of the paper, scene cuts are not looked for, but for `Auto`, to which they
+    belong.
 
     Without a policy the model runs as it is. The first frame of a video then goes through a stream
     all the same, which computes it in full and counts its operations; the others are of equal size.
@@ -83,8 +106,8 @@ class Runner:
 
     @property
     def updated(self) -> Tensor:
-        """Which tokens the first gate has let through on the last frame, bool (batch, tokens)."""
-        return self._stream.gate(self._stream.gates[0]).updated
+        """Which tokens the last frame has computed, bool (batch, tokens); see `Stream.computed`."""
+        return self._stream.computed
 
     def start(self) -> None:
         """Begin a video: its first frame is computed in full."""
@@ -117,8 +140,12 @@ class Runner:
 
     def _run(self, frame: Tensor) -> tuple[Any, Step]:
         output, stats = self._stream(frame), self._stream.stats
-        first = bool(stats.flushes) and stats.flushes[-1].frame == stats.frames - 1
         counts = stats.operations.total, stats.dense_operations.total
+        kinds = {row.kind for row in stats.rows}
+        if kinds:
+            action: Any = kinds.pop() if len(kinds) == 1 else "mixed"
+            return output, Step(*counts, stats.seconds * 1e3, action == "dense", action)
+        first = bool(stats.flushes) and stats.flushes[-1].frame == stats.frames - 1
         return output, Step(*counts, stats.seconds * 1e3, first)
 
 
@@ -133,29 +160,23 @@ class _Dense:
     @torch.inference_mode()
     def __call__(self, frame: Tensor) -> tuple[Any, float]:
         x = self._inputs.prepare(frame, self._weight, number=0)
-        start = _now(x)
+        start = now(x)
         output = self._call(x)
-        return output, (_now(x) - start) * 1e3
+        return output, (now(x) - start) * 1e3
 
 
 def _stream(model: nn.Module, setting: Setting, method: str) -> Stream:
-    if isinstance(setting.policy, Plan):
+    if isinstance(setting.policy, LowResolution):
         raise ValueError(
             f"{setting.policy} is for tasks on patch tokens, such as davis-saliency; here a policy "
-            f"such as top:512 is needed"
+            f"such as top:512 or skip:5 is needed"
         )
     if setting.policy is None:
         convert(model, KeepAll(), attention="dense")
     else:
         convert(model, setting.policy, **setting.options)
+    cuts = SceneCuts() if isinstance(setting.policy, Auto) else None
     try:
-        return Stream(model, normalize=True, scene_cuts=None, method=method)
+        return Stream(model, normalize=True, scene_cuts=cuts, method=method)
     finally:
         restore(model)
-
-
-def _now(x: Tensor) -> float:
-    """The time when all work queued on x's device is done."""
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter()

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eventful import reuse
+from eventful.evaluation.baselines import LowResolution
 from eventful.evaluation.measures.patches import Size
 from eventful.evaluation.runners.frames import FrameRunner, Runner, Step
+from eventful.evaluation.runners.low_resolution import LowResolutionRunner
 from eventful.evaluation.settings import Setting
 
 Make = Callable[[nn.Module, Setting], FrameRunner]
@@ -68,7 +69,7 @@ class PatchRunner:
 
     @property
     def updated(self) -> Tensor:
-        """Which patches the first gate has let through on the last frame, bool (batch, h, w)."""
+        """Which patches the last frame has computed, bool (batch, h, w)."""
         return self._runner.updated[:, self._prefix :].unflatten(1, self._grid)
 
     def start(self) -> None:
@@ -81,9 +82,9 @@ class PatchRunner:
 
 
 def patch_runner(backbone: Any, setting: Setting) -> FrameRunner:
-    """The runner of a policy or of a plan beside gating."""
-    if isinstance(setting.policy, reuse.Plan):
-        return reuse.runner(backbone, setting.policy)
+    """The runner of a setting on a backbone."""
+    if isinstance(setting.policy, LowResolution):
+        return LowResolutionRunner(backbone, setting.policy)
     return PatchRunner(backbone, setting)
 
 
@@ -121,7 +122,7 @@ class TokenRunner:
 
     @property
     def updated(self) -> Tensor:
-        """Which patches the last frame has computed anew, bool (batch, h, w).
+        """Which patches the last frame has computed, bool (batch, h, w).
 
         Raises:
             ValueError: There was no frame yet.

@@ -17,6 +17,7 @@ from eventful.evaluation.scores import Arrays, Scores
 from eventful.evaluation.settings import Setting
 from eventful.evaluation.task import Task
 from eventful.models.vivit import ViViT, tubelets
+from eventful.policies import FramePolicy, Skip
 
 _PAPER = {"epic": ("vivit_b_epic", 320), "kinetics": ("vivit_b_kinetics", 224)}
 
@@ -80,7 +81,16 @@ class ActionTask(Task[Clip]):
         return places | {"split": data.split, "views": str(data.views)}
 
     def runner(self, setting: Setting) -> Runner:
-        """On the spatial model."""
+        """On the spatial model.
+
+        Raises:
+            ValueError: The policy follows motion, which pairs of frames do not show.
+        """
+        if isinstance(setting.policy, FramePolicy) and not isinstance(setting.policy, Skip):
+            raise ValueError(
+                f"{setting.policy} follows the motion of pictures, and the model takes pairs of "
+                f"them; here a policy such as top:512 or skip:2 is needed"
+            )
         if setting.policy is not None:
             setting = replace(setting, options={"prefix": "gated", **setting.options})
         return Runner(self._vivit.spatial, setting)

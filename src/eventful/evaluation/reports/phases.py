@@ -1,4 +1,4 @@
-"""Rows of one plan that differ in its phase, taken together."""
+"""Rows of `skip` or `carry` that differ in their phase, taken together."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eventful.reuse import parse
-
 
 def pooled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one plan with different phases as one: means; the worst of the worst.
+    """Rows of one policy with different phases as one: means; the worst of the worst.
 
     Operations are averaged, not their ratios.
 
@@ -32,7 +30,8 @@ def pooled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _without_phase(row: Mapping[str, Any]) -> str:
-    return row["policy"].partition("+")[0] if parse(row["policy"]) else row["policy"]
+    phased = row["variant"] in ("skip", "carry")
+    return row["policy"].partition("+")[0] if phased else row["policy"]
 
 
 def _merged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
