@@ -31,6 +31,7 @@ class Flat(Plan):
     survives_cuts = True
     REFRESH: ClassVar[float] = 0.6
     FOLLOW: ClassVar[float] = 0.2
+    MOST: ClassVar[float] = 4.0  # times the expected, that one frame may teach
 
     def __init__(self, policy: Auto, costs: Costs, patches: int, rows: int) -> None:
         self._policy, self._costs, self._patches, self._rows = policy, costs, patches, rows
@@ -38,7 +39,7 @@ class Flat(Plan):
         self._next = 0  # first patch of the next band
         self._stale = 0  # patches still to be computed after a scene cut
         self._slow = 1.0  # measured over expected time
-        self._expected = costs.dense
+        self._computes, self._expected = True, costs.dense
         self._distance = 0.0
 
     @property
@@ -49,17 +50,17 @@ class Flat(Plan):
     def begin(self, cut: bool = False) -> None:
         """After a cut nothing that is known is right; after a dense frame all is."""
         self._stale = self._patches if cut else 0
-        self._expected = self._costs.dense
+        self._computes, self._expected = True, self._costs.dense
 
     def decide(self, look: Look | None) -> Choice:
         """As many tokens as a frame may compute, whatever it shows."""
         if look is None and not self._stale:
-            self._expected = self._costs.held
+            self._computes = False
             return Choice("held", "nothing moved", estimate=0.0)
         share = self._share()
         tokens = min(self._patches, self._costs.tokens(share))
         error = None if look is None else self.estimate.error(look.distance)
-        self._expected = self._costs.of(tokens)
+        self._computes, self._expected = tokens > 0, self._costs.of(tokens)
         self._distance = 0.0 if look is None else look.distance
         if tokens == self._patches:
             self._stale = 0
@@ -81,9 +82,12 @@ class Flat(Plan):
         return self._policy.worst if self._stale else usual
 
     def clock(self, milliseconds: float) -> None:
-        """Follow how fast the machine is, where a time is to be held."""
-        ratio = milliseconds / max(1e-9, self._expected)
-        self._slow += self.FOLLOW * (ratio - self._slow)
+        """Follow how fast the machine is, where a time is to be held.
+
+        Frames that compute nothing say little of it: they only let a slow moment be forgotten.
+        """
+        ratio = milliseconds / self._expected if self._computes else 1.0
+        self._slow += self.FOLLOW * (min(self.MOST, ratio) - self._slow)
 
     def learn(self, check: Check) -> None:
         """Set the estimate right, where a dense frame fits."""
@@ -99,10 +103,10 @@ class Flat(Plan):
         """Where the rotation stands."""
         return {
             "estimate": asdict(self.estimate),
-            "numbers": [self._next, self._stale, self._slow, self._expected],
+            "numbers": [self._next, self._stale, self._slow],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.estimate = Estimate(**state["estimate"])
-        self._next, self._stale, self._slow, self._expected = state["numbers"]
+        self._next, self._stale, self._slow = state["numbers"]
