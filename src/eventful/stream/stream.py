@@ -19,7 +19,7 @@ from eventful.stream.cuts import SceneCuts
 from eventful.stream.engine import Engine, Report
 from eventful.stream.frames import Frames
 from eventful.stream.gated import Gated
-from eventful.stream.inputs import Inputs, Normalize, Pixels
+from eventful.stream.inputs import Inputs, Normalize, Pixels, check_finite
 from eventful.stream.schedule import Schedule
 from eventful.stream.stats import Stats
 
@@ -186,13 +186,15 @@ class Stream:
             RuntimeError: The model is in train mode, or the frame asks for gradients.
         """
         self._bound.check_mode()
-        engine, compiles = self._engine, self._settings["compile"]
+        engine, number = self._engine, self.stats.frames
         start = now(self._bound.weight)
-        x = self._inputs.prepare(frame, self._bound.weight, self.stats.frames, not compiles)
+        x = self._inputs.prepare(frame, self._bound.weight, number)
         sees = isinstance(engine, Frames) and Schedule.sees(engine.policy)
         images = self._inputs.picture(frame).to(x.device) if sees else None
         size = _size(x, inputs)
         reason = self._reset_reason(size)
+        if reason is not None or not self._settings["compile"]:
+            check_finite(x, number)  # else read back behind the frame
         if reason is not None:
             output, report = engine.first(x, images, inputs, reason)
             self._size = size
@@ -201,7 +203,7 @@ class Stream:
             rows, why = self._pending or ([], "")
             flush = dict.fromkeys(rows or [], why)
             try:
-                output, report = engine.run(x, images, inputs, flush, self.stats.frames)
+                output, report = engine.run(x, images, inputs, flush, number)
             except BaseException:
                 if engine.interrupted:
                     self._pending = None, "interrupted"
@@ -325,13 +327,11 @@ class Stream:
             return "first frame"
         if self._pending is not None and self._pending[0] is None:
             return self._pending[1]
-        if self._bound.changed:
-            return "weights changed"
         names = ("frame size", "dtype", "device", "inputs")
         for name, new, old in zip(names, size, self._size, strict=True):
             if new != old:
                 return f"{name} changed from {old} to {new}"
-        return None
+        return "weights changed" if self._bound.changed else None
 
     def _enter(self, report: Report, seconds: float) -> None:
         """Enter a processed frame into the statistics."""
