@@ -145,10 +145,10 @@ def relative(y: torch.Tensor, reference: torch.Tensor) -> float:
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 
-def stream_of(name: str, policy, dtype: torch.dtype = torch.float32, **options):
+def stream_of(name: str, policy, dtype: torch.dtype = torch.float32, check: bool = True, **options):
     """A stream without scene cuts on a model of the family; `options` are those of `convert`."""
     model = eventful.convert(build(name, dtype), policy, **options)
-    return eventful.Stream(model, scene_cuts=None, method="forward_features")
+    return eventful.Stream(model, scene_cuts=None, method="forward_features", check=check)
 
 
 def same(a, b) -> bool:
