@@ -34,8 +34,9 @@ def compute(block: EventfulBlock, x: Tensor, place: Place, work: Pass) -> Tensor
     """
     assert block.binding is not None
     index = work.index = work.index or Index.everything(len(x), x.shape[1], x.device)
+    shown = work.shown.get(block.name)
     if index.is_nothing:
-        return work.shown.get(block.name, x)
+        return x if shown is None else shown.clone()  # the model may write to it
     if work.tokens is None or block.name not in work.linked:
         work.tokens = index.gather(x)
     c = work.tokens
@@ -48,9 +49,10 @@ def compute(block: EventfulBlock, x: Tensor, place: Place, work: Pass) -> Tensor
         whole = c.unflatten(0, (len(x), -1))
         work.note(block.name, x, whole)
         return whole
-    if block.name in work.shown:
-        index.scatter_(work.shown[block.name], c)
-    return work.shown.get(block.name, x)
+    if shown is None:
+        return x
+    index.scatter_(shown, c)
+    return shown.clone()
 
 
 def _across(
