@@ -60,7 +60,14 @@ class Inputs:
             ValueError: It is none, or its scale cannot be told.
         """
         if self._pixels is not None:
-            return self._pixels(frame).detach().float()
+            made = self._pixels(frame)
+            if not isinstance(made, Tensor) or made.ndim != 4 or len(made) != len(frame):
+                got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+                raise ValueError(
+                    f"pixels=... must give pictures (batch, channels, height, width) of the "
+                    f"{len(frame)} rows of a frame, got {got}"
+                )
+            return made.detach().float()
         if frame.ndim != 4:
             raise ValueError(
                 f"this policy follows motion, which needs pictures (batch, channels, height, "
