@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import eventful
 from eventful.motion import Flow
-from eventful.stream import schedule
+from eventful.stream import measure, schedule
 from eventful.stream.plan import Choice, Plan
 from tests.zoo import SIZE, build
 
@@ -52,6 +52,7 @@ def shifted(x, shift, unit=1):
 
 def flow_is(monkeypatch, kind):
     monkeypatch.setattr(schedule, "Flow", kind)
+    monkeypatch.setattr(measure, "Flow", kind)
 
 
 class Script(Plan):
