@@ -165,10 +165,10 @@ def tolerance(model: torch.nn.Module, video: torch.Tensor) -> float:
     return 2**0.5 * max(errors)
 
 
-def stream_of(name: str, policy, dtype: torch.dtype = torch.float32, **options):
+def stream_of(name: str, policy, dtype: torch.dtype = torch.float32, check: bool = True, **options):
     """A stream without scene cuts on a model of the family; `options` are those of `convert`."""
     model = eventful.convert(build(name, dtype), policy, **options)
-    return eventful.Stream(model, scene_cuts=None, method="forward_features")
+    return eventful.Stream(model, scene_cuts=None, method="forward_features", check=check)
 
 
 def same(a, b) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import eventful
+from eventful.block.options import Options
 from eventful.backbones import ADAPTERS
 from tests.zoo import build, clip
 
@@ -45,19 +46,12 @@ def test_signature_and_defaults_are_those_of_the_design():
     parameters = inspect.signature(eventful.convert).parameters.values()
     assert [(p.name, p.kind, p.default) for p in parameters] == [
         ("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty),
-        ("policy", inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty),
+        ("policy", inspect.Parameter.POSITIONAL_OR_KEYWORD, eventful.Auto(max_error=0.15)),
         ("where", inspect.Parameter.KEYWORD_ONLY, None),
-        ("gating", inspect.Parameter.KEYWORD_ONLY, "paper"),
-        ("attention", inspect.Parameter.KEYWORD_ONLY, "incremental"),
-        ("gate", inspect.Parameter.KEYWORD_ONLY, "token"),
-        ("gate_before_norm", inspect.Parameter.KEYWORD_ONLY, False),
-        ("measure", inspect.Parameter.KEYWORD_ONLY, "error"),
-        ("prefix", inspect.Parameter.KEYWORD_ONLY, "always"),
-        ("pooling", inspect.Parameter.KEYWORD_ONLY, 1),
+        ("taps", inspect.Parameter.KEYWORD_ONLY, None),
+        ("options", inspect.Parameter.KEYWORD_ONLY, Options()),
         ("sampling", inspect.Parameter.KEYWORD_ONLY, None),
-        ("half_precision", inspect.Parameter.KEYWORD_ONLY, False),
-        ("guard", inspect.Parameter.KEYWORD_ONLY, None),
-        ("max_age", inspect.Parameter.KEYWORD_ONLY, 256),
+        ("old", inspect.Parameter.VAR_KEYWORD, inspect.Parameter.empty),
     ]
 
 

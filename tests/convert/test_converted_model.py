@@ -121,7 +121,7 @@ def test_blocks_left_out_are_counted_as_other_on_both_sides(name, left_out):
         eventful.convert(build(name), POLICY, where=lambda n, _: n not in left_out),
         scene_cuts=None,
     )
-    block = whole._blocks["blocks.0"]
+    block = whole._bound.blocks["blocks.0"]
     for frame in video:
         whole(frame), part(frame)
         tokens = 15 + block.prefix_tokens
@@ -156,7 +156,7 @@ def test_an_attention_mask_is_refused():
     with pytest.raises(ValueError, match=r"blocks\.0 is eventful and takes no attention mask"):
         model.forward_features(frame, attn_mask=mask)
     tokens = torch.randn(2, 16, 24)
-    for block in (model.blocks[1], eventful.Stream(model)._blocks["blocks.1"]):
+    for block in (model.blocks[1], eventful.Stream(model)._bound.blocks["blocks.1"]):
         with pytest.raises(ValueError, match=r"blocks\.1 is eventful and takes no attention mask"):
             block(tokens, is_causal=True)
 

@@ -141,7 +141,7 @@ class TestWindowsWithoutAnUpdatedToken:
 
     @staticmethod
     def attention(stream):
-        return stream._blocks["blocks.0"].binding.state.attention
+        return stream._bound.blocks["blocks.0"].binding.state.attention
 
     def test_they_are_not_recomputed(self, stream):
         assert self.attention(stream).recomputed == (24, 24)
@@ -164,7 +164,7 @@ class TestWindowsWithoutAnUpdatedToken:
         stream(self.frame)
         of_the_window = (16 + 4) * DIM  # its pairs, and two tables of two lines for one query
         of_all = stream.stats.operations.query_key
-        work = stream._blocks["blocks.1"].binding.state.attention
+        work = stream._bound.blocks["blocks.1"].binding.state.attention
         pairs = sum(work.recomputed) * 15 + 2 * sum(work.corrected)
         assert of_all == of_the_window + (pairs + 2 * (3 + 5)) * DIM
 

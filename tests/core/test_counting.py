@@ -320,6 +320,8 @@ def test_an_error_ends_a_pause():
 
 
 class Doubling(nn.Module):
+    name = "doubling"
+
     def forward(self, x):
         return x + x
 

@@ -38,7 +38,7 @@ def test_law_2_a_still_video_stays_still(name, gating):
     first = stream(frame)
     for _ in range(3):
         assert relative(stream(frame), first) < 1e-5
-    prefix = getattr(stream._originals[0], "num_prefix_tokens", 0)
+    prefix = getattr(stream._bound.model, "num_prefix_tokens", 0)
     assert set(stream.stats.updated.values()) == {(prefix, prefix)}
 
 
@@ -77,7 +77,7 @@ def test_law_7_state_stays_constant_and_a_snapshot_goes_on(name, gating):
     other.load_snapshot(stream.snapshot())
     for frame in rest:
         assert same(stream(frame), other(frame))
-    assert stream._state_bytes() == size
+    assert stream._engine.state_bytes == size
 
 
 class Written:
@@ -188,7 +188,7 @@ def test_one_gate_refuses_what_is_for_three(option):
 def test_one_gate_needs_blocks_in_order():
     model = eventful.convert(build("plain"), TOP, gating="input")
     stream = eventful.Stream(model, scene_cuts=None, method="forward_features")
-    stream._module.blocks = torch.nn.Sequential(*reversed(list(stream._module.blocks)))
+    stream._bound.module.blocks = torch.nn.Sequential(*reversed(list(stream._bound.module.blocks)))
     with pytest.raises(RuntimeError, match="the network's only gate sits in another block"):
         stream(clip(1)[0])
 
@@ -197,11 +197,11 @@ def test_one_gate_needs_blocks_in_order():
 def test_measures_pick_by_their_definition(measure):
     """One video, frame by frame: what the first gate lets through, from errors kept by hand."""
     stream = stream_of("no_class_token", eventful.TopR(2), torch.float64, measure=measure)
-    block = stream._originals[0].blocks[0]
+    block = stream._bound.model.blocks[0]
     reference, age = None, None
     for frame in clip(8, batch=1, dtype=torch.float64):
         with torch.inference_mode():
-            model = stream._originals[0]
+            model = stream._bound.model
             c = block.norm1(model._pos_embed(model.patch_embed(frame)))[0]
         stream(frame)
         if reference is None:

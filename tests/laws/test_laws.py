@@ -45,7 +45,7 @@ def dense(model, frame):
 
 
 def states(stream):
-    return {name: block.binding.state for name, block in stream._blocks.items()}
+    return {name: block.binding.state for name, block in stream._bound.blocks.items()}
 
 
 def full_attention(block, buffer):
@@ -106,7 +106,7 @@ def test_law_3_incremental_attention_is_full_attention_over_the_buffers(family, 
     stream = stream_of(model, eventful.TopR(5))
     for frame in clip(12, dtype=dtype):
         stream(frame)
-        for name, block in stream._blocks.items():
+        for name, block in stream._bound.blocks.items():
             state = states(stream)[name]
             full = full_attention(block, state.buffers["qkv"].tokens.double())
             assert relative(state.attention.tensors["output"].flatten(2), full) < TOLERANCE[dtype]
@@ -135,15 +135,15 @@ def test_law_4_holds_for_any_index_sets(data):
     for attention in ("dense", "incremental"):
         stream = stream_of(model, eventful.KeepAll(), attention=attention)
         stream(video[0])
-        stream._checked = None
+        stream._engine._checked = None
         outputs.append([_recorded(stream, masks, t, frame) for t, frame in enumerate(video[1:])])
     for tokenwise, ours in zip(*outputs, strict=True):
         assert relative(ours, tokenwise) < TOLERANCE[torch.float64]
 
 
 def _recorded(stream, masks, t, frame):
-    stream._check_policies = lambda: None  # each choice is used up once
-    gates = list(stream._policies())
+    stream._engine._check_policies = lambda: None  # each choice is used up once
+    gates = list(stream._gated.policies)
     stream.policy = {name: Recorded([masks[9 * t + i]]) for i, name in enumerate(gates)}
     return stream(frame)
 

@@ -37,11 +37,13 @@ def twins(name, policy=POLICY, scene_cuts=None, dtype=torch.float64, **options):
 def remembered(stream):
     """A snapshot without what attention keeps, which follows from the buffers."""
     saved = stream.snapshot()
-    saved["tensors"] = {
+    saved["engine"]["tensors"] = {
         name: {key: tensor for key, tensor in tensors.items() if not key.startswith("attention")}
-        for name, tensors in saved["tensors"].items()
+        for name, tensors in saved["engine"]["tensors"].items()
     }
-    return {key: value for key, value in saved.items() if key not in ("digest", "turns")}
+    for part in ("digest", "turns"):
+        del saved["engine"][part]
+    return saved
 
 
 def views(stream):
@@ -124,7 +126,7 @@ class TestOutputs:
         ours, _ = twins("registers")
         for frame in clip(3, dtype=torch.float64):
             ours(frame)
-            for block in ours._blocks.values():
+            for block in ours._bound.blocks.values():
                 state = block.binding.state
                 parts = (*state.gates.values(), *state.buffers.values())
                 assert [part.before for part in parts] == [None] * 6
@@ -231,10 +233,10 @@ class TestSceneCuts:
             assert relative(ours(frame), eager(frame)) < LIMIT
             assert ours.stats.updated == eager.stats.updated
             assert list(ours.stats.flushes) == list(eager.stats.flushes)
-            pairs = zip(ours._histories, eager._histories, strict=True)
+            pairs = zip(ours._engine._histories, eager._engine._histories, strict=True)
             assert all(map(pytest.approx, *pair) for pair in pairs)
-            assert [len(history) for history in ours._histories] == [
-                len(history) for history in eager._histories
+            assert [len(history) for history in ours._engine._histories] == [
+                len(history) for history in eager._engine._histories
             ]
         cuts = [(flush.frame, flush.row) for flush in ours.stats.flushes if flush.frame]
         assert cuts == [(5, row) for row in rows]
@@ -271,7 +273,7 @@ class TestOverflow:
             fallbacks.append(ours.stats.fallbacks - before)
             assert relative(output, eager(frame)) < LIMIT
             assert ours.stats.updated == eager.stats.updated
-            global_block = ours._blocks["blocks.1"].binding.state.attention
+            global_block = ours._bound.blocks["blocks.1"].binding.state.attention
             if fallbacks[-1]:
                 tokens = len(ours.gate("blocks.1.qkv").updated[0])
                 assert global_block.corrected == (0, 0)
@@ -354,7 +356,7 @@ class TestRefusals:
         def fails(*_):
             raise ZeroDivisionError
 
-        norm = stream._originals[0].blocks[2].norm2
+        norm = stream._bound.model.blocks[2].norm2
         hook = norm.register_forward_pre_hook(fails)
         for each in (stream, eager):
             with pytest.raises(ZeroDivisionError):
@@ -446,7 +448,7 @@ def graphs(dynamo):
 def test_one_kind_of_block_is_traced_twice(traced):
     """Once for first frames and once for all later ones, whatever happens on them."""
     stream, eager = twins("plain", scene_cuts=CUTS)
-    other = eventful.Stream(stream._originals[0], method="forward_features", compile=True)
+    other = eventful.Stream(stream._bound.model, method="forward_features", compile=True)
     video = TestSceneCuts.video([0])
     for t, frame in enumerate(video):
         if t == 2:

@@ -14,7 +14,7 @@ FORMS = ("dense", "query_key", "cached", "incremental")
 def dense(stream, frame):
     """The converted model without a stream is the dense model."""
     with torch.inference_mode():
-        return stream._originals[0].forward_features(frame)
+        return stream._bound.model.forward_features(frame)
 
 
 def flushes(stream, start=0):
@@ -47,7 +47,7 @@ def test_reset_makes_the_next_frame_dense(attention):
     stream.reset()
     assert relative(stream(video[3]), dense(stream, video[3])) < TOLERANCE[torch.float32]
     assert flushes(stream, 1) == [(3, 0, "requested"), (3, 1, "requested")]
-    fresh = eventful.Stream(stream._originals[0], scene_cuts=None, method="forward_features")
+    fresh = eventful.Stream(stream._bound.model, scene_cuts=None, method="forward_features")
     fresh(video[3])
     assert torch.equal(stream(video[4]), fresh(video[4]))
     assert flushes(stream, 4) == []
@@ -176,14 +176,14 @@ def test_a_frame_that_fails_halfway_is_followed_by_a_dense_one(error, part, aske
         stream(frame)
     if asked:
         stream.reset([1])
-    failing(stream._originals[0].get_submodule(part), error)
+    failing(stream._bound.model.get_submodule(part), error)
     with pytest.raises(error, match="pulled the plug"):
         stream(video[2])
     assert stream.stats.frames == 2
     stream.reset([0])
     assert relative(stream(video[3]), dense(stream, video[3])) < TOLERANCE[torch.float32]
     assert flushes(stream, 1) == [(2, 0, "interrupted"), (2, 1, "interrupted")]
-    fresh = eventful.Stream(stream._originals[0], scene_cuts=None, method="forward_features")
+    fresh = eventful.Stream(stream._bound.model, scene_cuts=None, method="forward_features")
     fresh(video[3])
     assert torch.equal(stream(video[4]), fresh(video[4]))
     assert flushes(stream, 3) == []
@@ -195,7 +195,7 @@ def test_a_frame_that_fails_before_the_first_gate_never_came():
     for frame in video[:2]:
         stream(frame), control(frame)
     before = stream.snapshot()
-    failing(stream._originals[0].patch_embed, RuntimeError)
+    failing(stream._bound.model.patch_embed, RuntimeError)
     with pytest.raises(RuntimeError, match="pulled the plug"):
         stream(video[2])
     assert same(stream.snapshot(), before)
@@ -205,7 +205,7 @@ def test_a_frame_that_fails_before_the_first_gate_never_came():
 
 def test_a_first_frame_that_fails_leaves_no_state():
     stream, video = stream_of("plain", POLICY), clip(2)
-    failing(stream._originals[0].blocks[1].mlp, RuntimeError)
+    failing(stream._bound.model.blocks[1].mlp, RuntimeError)
     with pytest.raises(RuntimeError, match="pulled the plug"):
         stream(video[0])
     with pytest.raises(ValueError, match="before the first frame"):
@@ -218,7 +218,7 @@ def test_a_reset_that_fails_is_tried_again():
     stream, video = stream_of("plain", POLICY), clip(3)
     stream(video[0])
     stream.reset()
-    failing(stream._originals[0].blocks[1].mlp, RuntimeError)
+    failing(stream._bound.model.blocks[1].mlp, RuntimeError)
     with pytest.raises(RuntimeError, match="pulled the plug"):
         stream(video[1])
     assert relative(stream(video[2]), dense(stream, video[2])) < TOLERANCE[torch.float32]
@@ -284,7 +284,7 @@ def test_a_block_that_runs_on_some_frames_only_is_an_error():
     stream = eventful.Stream(eventful.convert(model, POLICY), scene_cuts=None)
     video = clip(3)
     stream(video[0])
-    block = stream._blocks["blocks.1"]
+    block = stream._bound.blocks["blocks.1"]
     block.forward = lambda x, **_: x
     with pytest.raises(RuntimeError, match=r"must run once.*\{'blocks\.1': 0\}"):
         stream(video[1])
@@ -307,7 +307,7 @@ def clip_with_a_cut(batch=2, dtype=torch.float64):
 @pytest.mark.parametrize("attention", FORMS)
 def test_a_scene_cut_flushes_its_own_row_alone(name, attention):
     control = stream_of(name, POLICY, torch.float64, attention=attention)
-    stream = eventful.Stream(control._originals[0], scene_cuts=CUTS, method="forward_features")
+    stream = eventful.Stream(control._bound.model, scene_cuts=CUTS, method="forward_features")
     tolerance = TOLERANCE[torch.float64]
     for t, frame in enumerate(clip_with_a_cut()):
         output, without = stream(frame), control(frame)
@@ -317,10 +317,10 @@ def test_a_scene_cut_flushes_its_own_row_alone(name, attention):
         if t == 5:
             assert relative(output[0], dense(stream, frame)[0]) < tolerance
             assert relative(without[0], dense(stream, frame)[0]) > 1e-2
-            tokens = 15 + stream._originals[0].num_prefix_tokens
+            tokens = 15 + stream._bound.model.num_prefix_tokens
             updated = stream.stats.updated.values()
             assert {counts[0] for counts in updated} == {tokens}
-            assert {counts[1] for counts in updated} == {3 + stream._originals[0].num_prefix_tokens}
+            assert {counts[1] for counts in updated} == {3 + stream._bound.model.num_prefix_tokens}
     assert flushes(stream, 1) == [(5, 0, "scene cut")]
     assert stream.stats.flush_reasons == {"first frame": 2, "scene cut": 1}
     assert control.stats.flush_reasons == {"first frame": 2}
@@ -332,10 +332,10 @@ def test_a_cut_jumps_over_what_the_frames_before_showed(jump, reasons):
     stream = eventful.Stream(model, scene_cuts=eventful.SceneCuts(level=0.9, jump=jump, memory=2))
     for t, frame in enumerate(clip_with_a_cut()[:6]):
         stream(frame)
-        lengths = [len(history) for history in stream.snapshot()["histories"]]
+        lengths = [len(history) for history in stream.snapshot()["engine"]["histories"]]
         assert lengths == [min(t, 2)] * 2
     assert stream.stats.flush_reasons == {"first frame": 2} | reasons
-    assert stream.snapshot()["histories"][0][0] > 0.2
+    assert stream.snapshot()["engine"]["histories"][0][0] > 0.2
 
 
 def test_a_cut_and_a_requested_row_fall_on_one_frame():

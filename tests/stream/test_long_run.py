@@ -29,11 +29,11 @@ def test_memory_stays_and_attention_stays_exact():
     held = set()
     for frame in itertools.islice(looped(path), FRAMES):
         stream(frame)
-        states = [block.binding.state for block in stream._blocks.values()]
+        states = [block.binding.state for block in stream._bound.blocks.values()]
         held.add(sum(t.nbytes for state in states for t in state.tensors().values()))
     assert held == {stream.stats.state_bytes}
     assert dict(stream.stats.flush_reasons) == {"first frame": 1}
-    for block, state in zip(stream._blocks.values(), states, strict=True):
+    for block, state in zip(stream._bound.blocks.values(), states, strict=True):
         qkv = state.buffers["qkv"].tokens.double()
         full, _ = Dense(block.heads, block.scale).start(qkv)
         kept = state.attention.tensors["output"].flatten(2)

@@ -84,7 +84,7 @@ def test_a_snapshot_is_a_copy_both_ways():
     fresh.load_snapshot(saved)
     run(fresh, video[4:])
     assert same(saved, kept)
-    for tensors in saved["tensors"].values():
+    for tensors in saved["engine"]["tensors"].values():
         for tensor in tensors.values():
             tensor.fill_(torch.nan)
     stream.load_snapshot(kept)
@@ -168,15 +168,15 @@ def test_histories_of_scene_cuts_come_with_it(through, path):
     stream, video = with_cuts(model), clip(9)
     video[6:, 0] = clip(9, seed=9)[6:, 0]
     run(stream, video[:6])
-    stream._histories[0].extend([0.8] * 5)
+    stream._engine._histories[0].extend([0.8] * 5)
     saved = through(stream, path)
     loaded, without = with_cuts(model), with_cuts(model)
     loaded.load_snapshot(saved)
     run(without, video[:6])
     for each in (stream, loaded, without):
         each(video[6])
-    assert loaded.snapshot()["histories"] == stream.snapshot()["histories"]
-    assert len(loaded.snapshot()["histories"][0]) == CUTS.memory
+    assert loaded.snapshot()["engine"]["histories"] == stream.snapshot()["engine"]["histories"]
+    assert len(loaded.snapshot()["engine"]["histories"][0]) == CUTS.memory
     assert loaded.stats.flush_reasons == {}
     assert without.stats.flush_reasons == {"first frame": 2, "scene cut": 1}
 
@@ -202,7 +202,7 @@ def test_there_is_nothing_to_save_before_the_first_frame(path):
 def other_weights():
     stream = stream_of("plain", POLICY)
     with torch.no_grad():
-        stream._originals[0].blocks[2].mlp.fc2.bias[5] += 1e-3
+        stream._bound.model.blocks[2].mlp.fc2.bias[5] += 1e-3
     return stream
 
 
@@ -330,7 +330,7 @@ def test_what_is_no_snapshot_is_refused(content, path):
 def test_a_snapshot_with_a_key_too_many_or_too_few_is_refused():
     saved = started().snapshot()
     refused(saved | {"extra": 1}, "not a snapshot")
-    del saved["turns"]
+    del saved["outside"]
     refused(saved, "not a snapshot")
 
 
@@ -343,7 +343,7 @@ def test_a_file_with_a_flipped_bit_is_refused(path):
     stream = started()
     stream.snapshot(path)
     data = bytearray(path.read_bytes())
-    reference = stream.snapshot()["tensors"]["blocks.1"]["qkv.reference"]
+    reference = stream.snapshot()["engine"]["tensors"]["blocks.1"]["qkv.reference"]
     place = data.find(reference.numpy().tobytes())
     assert place > 0
     data[place + 7] ^= 0x40

@@ -25,7 +25,7 @@ def tensors(stream):
     """All state by name, but for the order of windows."""
     return {
         f"{name}.{key}": tensor
-        for name, block in stream._blocks.items()
+        for name, block in stream._bound.blocks.items()
         for key, tensor in block.binding.state.tensors().items()
         if not key.endswith("slots")
     }
@@ -33,7 +33,7 @@ def tensors(stream):
 
 def dense(stream, frame):
     with torch.inference_mode():
-        return stream._originals[0].forward_features(frame)
+        return stream._bound.model.forward_features(frame)
 
 
 @pytest.mark.parametrize("state_dtype", DTYPES, ids=str)
@@ -77,7 +77,7 @@ def test_a_still_video_has_no_error_at_any_gate(name, state_dtype):
     computed among all, which rounding to 16 bits turns into a whole step now and then.
     """
     stream = stream_of(name, eventful.Threshold(0.0), state_dtype, attention="dense")
-    prefix = getattr(stream._originals[0], "num_prefix_tokens", 0)
+    prefix = getattr(stream._bound.model, "num_prefix_tokens", 0)
     for frame in clip(2):
         for _ in range(3):
             output = stream(frame)
@@ -92,7 +92,7 @@ def test_a_still_video_has_no_error_at_any_gate(name, state_dtype):
 def test_a_still_video_updates_nothing_with_incremental_attention_either(name, state_dtype):
     """The first gate's error is 0; the others' is a step of a few values at most."""
     stream = stream_of(name, eventful.Threshold(0.0), state_dtype)
-    prefix = getattr(stream._originals[0], "num_prefix_tokens", 0)
+    prefix = getattr(stream._bound.model, "num_prefix_tokens", 0)
     frame = clip(1)[0]
     first = stream(frame)
     stream.policy = eventful.Threshold(0.1)
@@ -107,10 +107,10 @@ def test_without_rounding_alike_a_still_video_would_have_errors():
     stream = stream_of("plain", eventful.TopR(3), torch.bfloat16)
     frame = clip(1)[0]
     stream(frame)
-    block = stream._blocks["blocks.0"]
+    block = stream._bound.blocks["blocks.0"]
     reference = block.binding.state.gates["qkv"].reference
     with torch.inference_mode():
-        c = block.norm1(_tokens(stream._originals[0], frame))
+        c = block.norm1(_tokens(stream._bound.model, frame))
     assert torch.equal(reference, c.bfloat16())
     assert (reference.float() - c).norm(dim=-1).min() > 1e-3
 
@@ -133,8 +133,8 @@ class Recorded(Policy):
 def forced(leader, follower, frame):
     """Run a frame through both; the second updates the tokens that the first has chosen."""
     expected = leader(frame)
-    prefix = getattr(leader._originals[0], "num_prefix_tokens", 0)
-    follower._check_policies = lambda: None
+    prefix = getattr(leader._bound.model, "num_prefix_tokens", 0)
+    follower._engine._check_policies = lambda: None
     follower.policy = {
         name: Recorded(leader.gate(name).updated[:, prefix:]) for name in leader.gates
     }
@@ -193,7 +193,7 @@ def test_state_bytes_are_those_of_the_closed_form(name, attention, state_dtype, 
         stream(frame)
     tokens = stream.gate("blocks.0.qkv").updated.shape[1]
     expected = 0
-    for block in stream._blocks.values():
+    for block in stream._bound.blocks.values():
         narrow, wide = state_values(BlockSize.of(block, block.binding.grid), attention, tokens)
         wide_size = dtype.itemsize if block.window_size else max(4, dtype.itemsize)
         expected += 3 * (narrow * state_dtype.itemsize + wide * wide_size)

@@ -70,11 +70,15 @@ class Pass:
     outputs: dict[str, Tensor] = field(default_factory=dict)
 
     def note(self, name: str, x: Tensor, y: Tensor) -> None:
-        """Take note of what a block took and gave."""
+        """Take note of what a block took and gave.
+
+        An output that is wanted is copied, since the model may write to it; those of all blocks
+        are noted as they are, to be compared with what the next block takes.
+        """
         if self.taps is None:
-            self.inputs[name] = x
-        if self.taps is None or name in self.taps:
-            self.outputs[name] = y
+            self.inputs[name], self.outputs[name] = x, y
+        elif name in self.taps:
+            self.outputs[name] = y.clone()
 
 
 @dataclass

@@ -34,8 +34,9 @@ def compute(block: EventfulBlock, x: Tensor, place: Place, work: Pass) -> Tensor
     """
     assert block.binding is not None
     index = work.index = work.index or Index.everything(len(x), x.shape[1], x.device)
+    shown = work.shown.get(block.name)
     if index.is_nothing:
-        return work.shown.get(block.name, x)
+        return x if shown is None else shown.clone()  # the model may write to it
     if work.tokens is None or block.name not in work.linked:
         work.tokens = index.gather(x)
     c = work.tokens
@@ -48,9 +49,10 @@ def compute(block: EventfulBlock, x: Tensor, place: Place, work: Pass) -> Tensor
         whole = c.unflatten(0, (len(x), -1))
         work.note(block.name, x, whole)
         return whole
-    if block.name in work.shown:
-        index.scatter_(work.shown[block.name], c)
-    return work.shown.get(block.name, x)
+    if shown is None:
+        return x
+    index.scatter_(shown, c)
+    return shown.clone()
 
 
 def _across(
@@ -109,6 +111,8 @@ def _within_windows(
     slots = slots + windows.slots(qkv.device)[index.positions]
     kv = _in_window_order(block, qkv, grid, work, index, state)
     kv.view(-1, 2 * third).index_copy_(0, slots, qkv[:, third : block.width].to(kv.dtype))
+    if work.keep and index.is_everything:
+        state.kv = kv.to(work.state_dtype or kv.dtype)
     order = (slots // area).sort(stable=True)
     touched, inverse, counts = order.values.unique_consecutive(
         return_inverse=True, return_counts=True
@@ -135,17 +139,14 @@ def _in_window_order(
     block: EventfulBlock, qkv: Tensor, grid: Grid, work: Pass, index: Index, state: BlockState
 ) -> Tensor:
     """The keys and values (batch, places, 2 * width) to write to: kept ones, or padding."""
-    if work.keep and state.kv is not None and not index.is_everything:
+    if work.keep and not index.is_everything:
+        assert state.kv is not None  # the first frame is whole
         return state.kv
     nothing = qkv.new_zeros(1, block.dim)
     first = torch.zeros(1, dtype=torch.int64, device=qkv.device)
     padding = block.to_qkv(nothing, Place(None, grid, first))[0, block.width // 3 : block.width]
     places = Windows(grid, block.window_size).places
-    dtype = work.state_dtype or qkv.dtype
-    kv = padding.to(dtype).expand(len(index.counts), places, -1).clone()
-    if work.keep:
-        state.kv = kv
-    return kv
+    return padding.expand(len(index.counts), places, -1).clone()
 
 
 def _queries(

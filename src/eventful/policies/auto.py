@@ -100,5 +100,11 @@ class Auto(FramePolicy):
         return cls(**{target: real(value)}, worst=real(worst) if slash else 1.0)
 
     def __str__(self) -> str:
-        worst = f"/{self.worst:g}" if self.worst < 1 else ""
-        return f"{_NAMES[self.target]}:{getattr(self, self.target):g}{worst}"
+        worst = f"/{_short(self.worst)}" if self.worst < 1 else ""
+        return f"{_NAMES[self.target]}:{_short(getattr(self, self.target))}{worst}"
+
+
+def _short(number: float) -> str:
+    """The shortest text that reads back as the number."""
+    text = f"{number:g}"
+    return text if float(text) == number else repr(float(number))

@@ -159,6 +159,7 @@ class Bound:
         except BaseException:
             for name, block in self.blocks.items():
                 binding(block).state = before[name]
+            self.frame.reached = False
             raise
 
     @property

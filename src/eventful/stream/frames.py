@@ -16,7 +16,7 @@ from eventful.ops import Index
 from eventful.policies import Auto, FramePolicy
 from eventful.stream import snapshots
 from eventful.stream.bound import Bound, now
-from eventful.stream.costs import Costs
+from eventful.stream.costs import Costs, Unit
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.engine import Engine, Report
 from eventful.stream.layout import linked_blocks, read_blocks, reader_norm, token_grid
@@ -48,6 +48,7 @@ class Frames(Engine):
         costs: Costs | None,
     ) -> None:
         super().__init__(bound, check)
+        _check_costs(policy, costs)
         self.policy = policy
         self._cuts, self._dtype, self._given = cuts, state_dtype, costs
         self._linked: frozenset[str] = frozenset()
@@ -70,12 +71,12 @@ class Frames(Engine):
 
     def accepts(self, policy: FramePolicy) -> bool:
         """Whether what is remembered serves another policy too."""
-        return all(
-            needs(policy) == needs(self.policy) for needs in (Schedule.keeps_tokens, Schedule.sees)
-        )
+        alike = (Schedule.keeps_tokens, Schedule.sees, lambda p: self._given or _unit(p))
+        return all(needs(policy) == needs(self.policy) for needs in alike)
 
     def set_policy(self, policy: FramePolicy) -> None:
         """Decide by another policy from the next frame on; what is known of the rows stays."""
+        _check_costs(policy, self._given)
         self.policy = policy
         if self._schedule is not None:
             self._schedule.change(policy)
@@ -84,20 +85,24 @@ class Frames(Engine):
         self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], reason: str
     ) -> tuple[Any, Report]:
         """Compute a frame in full, and find out how the model's blocks hang together."""
+        self._running = False
         with self.bound.fresh_states():
             names = list(self.bound.blocks)
-            keep = Schedule.keeps_tokens(self.policy)
-            work, output, seconds, observer = self._trace(x, inputs, keep)
+            work, output, seconds, observer = self._trace(x, inputs)
             first = work.outputs[names[0]]
-            self._rows = self._check_rows(len(first), x)
-            self._tokens = first.shape[1]
+            rows, tokens = self._check_rows(len(first), x), first.shape[1]
             prefix = self.bound.blocks[names[0]].prefix_tokens
-            grid = token_grid(self.bound, x, self._tokens - prefix, images is not None)
-            self._linked = linked_blocks(work, observer)
-            taps = read_blocks(self.bound, work, output, observer)
+            grid = token_grid(self.bound, x, tokens - prefix, images is not None)
+            linked = linked_blocks(work, observer)
+            taps = read_blocks(self.bound, work, output, observer, linked)
+            if observer.written & set(taps):  # what was noted has been written over
+                work = self.bound.frame.work = self._work(None, frozenset(taps))
+                output, _ = self.bound.run(x, inputs)
             schedule = Schedule(self.policy, grid, self._cuts, self._given)
-            schedule.start(self._rows)
-            decisions = schedule.decide(images, dict.fromkeys(range(self._rows), reason))
+            schedule.start(rows)
+            decisions = schedule.decide(images, dict.fromkeys(range(rows), reason))
+        self._running = True
+        self._rows, self._tokens, self._linked = rows, tokens, linked
         self._taps = Taps(prefix, grid, {name: reader_norm(self.bound, name) for name in taps})
         self._taps.start(work.outputs, self._dtype)
         self.bound.account.outside = observer.total
@@ -107,8 +112,20 @@ class Frames(Engine):
         self._schedule = schedule
         for row, decision in enumerate(decisions):
             schedule.done(row, decision, None)
-        self._last, self._decisions = _copy(output), decisions
+        self._end(output, inputs)
+        self._decisions, self._running = decisions, False
         return output, self._report(seconds, decisions, [None] * self._rows)
+
+    def _work(self, index: Index | None, taps: frozenset[str] | None) -> Pass:
+        keep = Schedule.keeps_tokens(self.policy)
+        linked = frozenset() if index is None else self._linked
+        return Pass(index, keep, linked, taps=taps, state_dtype=self._dtype)
+
+    def _end(self, output: Any, inputs: Mapping[str, Any]) -> None:
+        """Let go of the pass, and keep the output for frames on which nothing moves."""
+        self.bound.frame.work = None
+        fixed = not any(isinstance(x, Tensor) for x in tree_leaves(dict(inputs)))
+        self._last = _copy(output) if fixed else None  # else it may depend on what changes
 
     def _find_costs(
         self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], prefix: int
@@ -120,11 +137,9 @@ class Frames(Engine):
         assert self._taps is not None
         return timed_costs(self.bound, x, images, inputs, self._taps, self._linked)
 
-    def _trace(
-        self, x: Tensor, inputs: Mapping[str, Any], keep: bool
-    ) -> tuple[Pass, Any, float, Observer]:
+    def _trace(self, x: Tensor, inputs: Mapping[str, Any]) -> tuple[Pass, Any, float, Observer]:
         """Run a whole frame, and take note of what every block took and gave."""
-        work = self.bound.frame.work = Pass(keep=keep, state_dtype=self._dtype)
+        work = self.bound.frame.work = self._work(None, None)
         output, seconds, observer = self.bound.observe(x, inputs, self._check)
         return work, output, seconds, observer
 
@@ -142,28 +157,29 @@ class Frames(Engine):
         start = now(x)
         decisions = self._schedule.decide(images, flush)
         compared: list[Compared | None] = [None] * self._rows
-        if self._last is not None and all(decision.kind == "held" for decision in decisions):
+        repeats = self._last is not None and all(d.kind == "held" for d in decisions)
+        if repeats:
             output = _copy(self._last)
         else:
             output, compared = self._pass(x, inputs, decisions)
+            self._end(output, inputs)
         for row, decision in enumerate(decisions):
             self._schedule.done(row, decision, compared[row])
         seconds = now(x) - start
         self._schedule.clock(1e3 * seconds)
         self._decisions, self._running = decisions, False
-        return output, self._report(seconds, decisions, compared)
+        return output, self._report(seconds, decisions, compared, repeats)
 
     def _pass(
         self, x: Tensor, inputs: Mapping[str, Any], decisions: Sequence[Decision]
     ) -> tuple[Any, list[Compared | None]]:
         """Run the model; blocks compute what the rows ask for, taps show the rest moved."""
         assert self._taps is not None
-        taps, keep = self._taps, Schedule.keeps_tokens(self.policy)
-        work = Pass(self._index(decisions, x.device), keep, self._linked, state_dtype=self._dtype)
+        taps = self._taps
+        work = self._work(self._index(decisions, x.device), frozenset(taps.norms))
         moving = [None if d.kind in ("dense", "held") else d.look for d in decisions]
         if not work.index.is_everything:  # type: ignore[union-attr]
             work.shown = taps.show(moving, x.dtype)
-        work.taps = frozenset(taps.norms)
         self.bound.frame.work = work
         output, _ = self.bound.run(x, inputs)
         shown = work.outputs or work.shown
@@ -174,7 +190,6 @@ class Frames(Engine):
         rows = {kind: [r for r, d in enumerate(decisions) if d.kind == kind] for kind in KINDS}
         settled = [row for row, decision in enumerate(decisions) if decision.settle]
         taps.keep(shown, sorted({*rows["dense"], *settled}), rows["partial"])
-        self._last = _copy(output)
         return output, compared
 
     def _index(self, decisions: Sequence[Decision], device: torch.device) -> Index:
@@ -196,6 +211,7 @@ class Frames(Engine):
         seconds: float,
         decisions: Sequence[Decision],
         compared: Sequence[Compared | None],
+        repeats: bool = False,
     ) -> Report:
         assert self._taps is not None
         assert self._schedule is not None
@@ -207,8 +223,7 @@ class Frames(Engine):
             used += account.passed(active)
             error = None if found is None else found.shown
             rows.append(self._schedule.row_report(row, decision, active, error))
-        whole = self._last is None or any(d.kind != "held" for d in decisions)
-        used += Operations(other=account.outside * whole)
+        used += Operations(other=0 if repeats else account.outside)
         flushed = {row: d.reason for row, d in enumerate(decisions) if d.flushed}
         return Report(seconds, used, account.dense(self._rows), flushed, rows=tuple(rows))
 
@@ -236,17 +251,21 @@ class Frames(Engine):
         """All that is needed to go on, for a snapshot."""
         assert self._taps is not None
         assert self._schedule is not None
-        tensors = {"taps": self._taps.tensors(), "views": self._schedule.tensors()}
-        captured = snapshots.capture(self.bound.blocks)
-        captured["tensors"] |= {
-            name: {key: tensor.clone() for key, tensor in named.items()}
-            for name, named in tensors.items()
+        last: dict[str, Tensor] = {}
+        structure = snapshots.packed(self._last, last)
+        tensors = {
+            "taps": self._taps.tensors(),
+            "views": self._schedule.tensors(),
+            "last": last if structure is not None else {},
         }
+        captured = snapshots.capture(self.bound.blocks)
+        captured["tensors"] |= snapshots.copies(tensors)
         captured["digest"] = snapshots.digest(snapshots.all_tensors(captured["tensors"]))
         return {
             **captured,
             "policies": {"": str(self.policy)},
             "schedule": self._schedule.state(),
+            "last": structure,
             "layout": {
                 "linked": sorted(self._linked),
                 "taps": list(self._taps.norms),
@@ -260,10 +279,7 @@ class Frames(Engine):
     def load(self, content: Mapping[str, Any], device: torch.device) -> None:
         """Go on from what `state` gave."""
         layout = content["layout"]
-        tensors = {
-            part: {key: tensor.to(device, copy=True) for key, tensor in named.items()}
-            for part, named in content["tensors"].items()
-        }
+        tensors = snapshots.copies(content["tensors"], device)
         for name, block in self.bound.blocks.items():
             binding(block).state = BlockState(kv=tensors.get(name, {}).get("kv"))
             binding(block).grid = content["grids"][name]
@@ -274,8 +290,21 @@ class Frames(Engine):
         self._taps.load(tensors["taps"])
         self._schedule = Schedule(self.policy, grid, self._cuts)
         self._schedule.load(content["schedule"], tensors["views"])
-        self._last, self._decisions, self._running = None, (), False
+        self._last = snapshots.unpacked(content["last"], tensors["last"])
+        self._decisions, self._running = (), False
         self.bound.account.measure(self._tokens)
+
+
+def _unit(policy: FramePolicy) -> Unit:
+    """What costs have to be in for a policy."""
+    return "operations" if isinstance(policy, Auto) and policy.share is not None else "ms"
+
+
+def _check_costs(policy: FramePolicy, given: Costs | None) -> None:
+    """Refuse costs that say nothing about time where a time is to be held."""
+    timed = isinstance(policy, Auto) and policy.latency_ms is not None
+    if timed and given is not None and given.unit != "ms":
+        raise ValueError(f"{policy} needs costs in milliseconds, got costs in {given.unit}")
 
 
 def _copy(output: Any) -> Any:

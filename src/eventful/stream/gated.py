@@ -16,7 +16,7 @@ from eventful.stream import compiled, snapshots
 from eventful.stream.bound import Bound
 from eventful.stream.cuts import SceneCuts, change
 from eventful.stream.engine import Engine, Report
-from eventful.stream.inputs import refuse
+from eventful.stream.inputs import check_finite, refuse
 
 
 class Gated(Engine):
@@ -86,11 +86,11 @@ class Gated(Engine):
         number: int,
     ) -> tuple[Any, Report]:
         """Compute a frame from what is remembered."""
-        self._flush = flush
+        self._flush, self.bound.frame.reached = flush, False
         if self._compile and not flush and not self.bound.frame.anew:
             return self._run_fixed(x, inputs, number)
-        if self._compile and not x.isfinite().all():
-            refuse(number, "NaN or infinity")
+        if self._compile:
+            check_finite(x, number)
         return self._run(x, inputs)
 
     def _run(self, x: Tensor, inputs: Mapping[str, Any], fallbacks: int = 0) -> tuple[Any, Report]:
@@ -119,6 +119,7 @@ class Gated(Engine):
             gate.error, gate.index = error, index
         frame.anew = True  # attention states cannot be taken back, but follow from buffers
         if not verdict.finite:
+            frame.reached = False  # all is as it was
             refuse(number, "NaN or infinity")
         return self._run(x, inputs, int(verdict.overflow))
 

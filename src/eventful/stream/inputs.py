@@ -31,26 +31,23 @@ class Inputs:
         self._model, self._pixels = model, pixels
         self._normalization = None if normalize is False else normalization(model, normalize)
 
-    def prepare(self, frame: Tensor, weight: Tensor, number: int, look: bool = True) -> Tensor:
+    def prepare(self, frame: Tensor, weight: Tensor, number: int) -> Tensor:
         """Check a frame and bring it to the device and dtype of a weight of the model.
 
         Args:
             frame: (batch, channels, height, width), floating point.
             weight: Any weight.
             number: The frame's, for messages.
-            look: Look for NaN and infinity, which waits for the device.
 
         Raises:
             TypeError: It is not a floating-point tensor.
-            ValueError: It has the wrong shape, no row, NaN or infinity.
+            ValueError: It has the wrong shape, or no row.
             RuntimeError: It asks for gradients.
         """
         self._check(frame)
         x = frame.to(weight.device, weight.dtype)
         if len(x) == 0:
             refuse(number, "no row")
-        if look and not x.isfinite().all():
-            refuse(number, "NaN or infinity")
         if self._normalization is not None:
             mean, std = (values.to(x) for values in self._normalization)
             x = (x - mean) / std
@@ -63,7 +60,14 @@ class Inputs:
             ValueError: It is none, or its scale cannot be told.
         """
         if self._pixels is not None:
-            return self._pixels(frame).detach().float()
+            made = self._pixels(frame)
+            if not isinstance(made, Tensor) or made.ndim != 4 or len(made) != len(frame):
+                got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+                raise ValueError(
+                    f"pixels=... must give pictures (batch, channels, height, width) of the "
+                    f"{len(frame)} rows of a frame, got {got}"
+                )
+            return made.detach().float()
         if frame.ndim != 4:
             raise ValueError(
                 f"this policy follows motion, which needs pictures (batch, channels, height, "
@@ -103,6 +107,16 @@ class Inputs:
                 f"expected frames of {size[0]} x {size[1]} pixels, got {tuple(frame.shape)}; "
                 f"resize them, or build the model with dynamic_img_size=True"
             )
+
+
+def check_finite(x: Tensor, number: int) -> None:
+    """Refuse a frame with NaN or infinity, which waits for the device.
+
+    Raises:
+        ValueError: It holds one.
+    """
+    if not x.isfinite().all():
+        refuse(number, "NaN or infinity")
 
 
 def refuse(number: int, what: str) -> NoReturn:

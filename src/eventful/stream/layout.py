@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,7 +38,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return layout and a.shape == b.shape
 
 
-def read_blocks(bound: Bound, work: Pass, output: Any, observer: Observer) -> list[str]:
+def read_blocks(
+    bound: Bound, work: Pass, output: Any, observer: Observer, linked: frozenset[str]
+) -> list[str]:
     """The blocks whose outputs something else than the next block reads.
 
     Args:
@@ -46,6 +48,7 @@ def read_blocks(bound: Bound, work: Pass, output: Any, observer: Observer) -> li
         work: The first frame's pass.
         output: What the model gave.
         observer: Saw what ran outside the blocks.
+        linked: Blocks that take the output of the block before as it is.
 
     Raises:
         ValueError: A name given to `convert` is none of a block, or one that is read is missing; or
@@ -59,14 +62,11 @@ def read_blocks(bound: Bound, work: Pass, output: Any, observer: Observer) -> li
             f"frame policies need blocks of one shape; {names[0]} gives {shapes[names[0]]} and "
             f"others {odd}; leave them out with convert(..., where=...)"
         )
-    returned = {
-        x.untyped_storage().data_ptr() for x in tree_leaves(output) if isinstance(x, Tensor)
-    }
-    read = {
-        name
-        for name, out in work.outputs.items()
-        if out.untyped_storage().data_ptr() in returned or bound.blocks[name]._forward_hooks
-    }
+    taken = [work.inputs[name] for name in names if name not in linked]
+    seen = {x.untyped_storage().data_ptr() for x in (*_tensors(output), *taken)}
+    read = {name for name, x in work.outputs.items() if x.untyped_storage().data_ptr() in seen}
+    read |= {name for name in names if bound.blocks[name]._forward_hooks}
+    read |= {a for a, b in pairwise(names) if bound.blocks[b]._forward_pre_hooks}
     read |= observer.read & set(names)
     if not read:
         raise ValueError("nothing reads what the blocks compute; there is nothing to carry along")
@@ -81,6 +81,13 @@ def read_blocks(bound: Bound, work: Pass, output: Any, observer: Observer) -> li
             f"reads; add it, or leave taps out"
         )
     return [name for name in names if name in (given or read)]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    """The tensors of a model's output, those in objects of its own among them."""
+    leaves = tree_leaves(tree)
+    inside = [tree_leaves(vars(x)) for x in leaves if hasattr(x, "__dict__")]
+    return [x for x in (*leaves, *chain(*inside)) if isinstance(x, Tensor)]
 
 
 def token_grid(bound: Bound, x: Tensor, patches: int, needed: bool) -> tuple[int, int]:

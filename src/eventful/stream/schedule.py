@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
@@ -65,7 +66,7 @@ class Schedule:
         self.plans: list[Plan] = []
         self._views: list[View | None] = []
         self._thumbnails: Tensor | None = None
-        self._images: Tensor | None = None
+        self._images: list[Tensor | None] = []
         self._histories: list[Any] = []
         self._ages: list[int] = []
 
@@ -136,7 +137,8 @@ class Schedule:
             look = None if view.still(image) else view.look(image)
         choice = plan.decide(look)
         patches = None
-        if choice.kind == "partial" and look is not None:
+        if choice.kind == "partial" and view is not None:
+            look = look or view.look(self._image(row))  # tokens may be owed on a still picture
             patches = chosen(rank(look).flatten(), choice)
         return Decision(
             choice.kind, choice.reason, look, patches, choice.estimate, settle=choice.settle
@@ -144,14 +146,15 @@ class Schedule:
 
     def _see(self, images: Tensor | None) -> set[int]:
         """Take a frame's pictures in, and say which rows show another scene."""
-        self._images = None
+        self._images = []
         if images is None:
             return set()
-        self._images = images if self._flow is None else self._flow.smaller(images)
+        small = images if self._flow is None else self._flow.smaller(images)
+        self._images = [*small.split(1)] if len(small) == 1 else [x.clone() for x in small.split(1)]
         if self._cuts is None:
             return set()
         before = self._thumbnails
-        now = F.interpolate(self._images.float(), self._grid, mode="area").flatten(2).mT
+        now = F.interpolate(small.float(), self._grid, mode="area").flatten(2).mT
         self._thumbnails = now
         if before is None or before.shape != now.shape:
             return set()
@@ -163,8 +166,9 @@ class Schedule:
         return cut
 
     def _image(self, row: int) -> Tensor:
-        assert self._images is not None
-        return self._images[row : row + 1]
+        image = self._images[row]
+        assert image is not None
+        return image
 
     def done(self, row: int, decision: Decision, compared: Compared | None) -> None:
         """Take note of a row that has been run as decided.
@@ -181,6 +185,7 @@ class Schedule:
         if self._flow is None:
             return
         view, image = self._views[row], self._image(row)
+        self._images[row] = None  # the view has it, where it is remembered
         if decision.kind == "dense" or view is None:
             self._views[row] = View.of(self._flow, self._grid, image)
             return
@@ -243,7 +248,7 @@ class Schedule:
             self.costs = Costs(**state["costs"])
         self.plans = [self._plan() for _ in state["plans"]]
         for plan, saved in zip(self.plans, state["plans"], strict=True):
-            plan.load(saved)
+            plan.load(deepcopy(saved))
         for history, saved in zip(self._histories, state["histories"], strict=True):
             history.extend(saved)
         self._thumbnails, self._ages = tensors.get("thumbnails"), list(state["ages"])

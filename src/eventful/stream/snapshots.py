@@ -48,6 +48,60 @@ def capture(blocks: Blocks) -> dict[str, Any]:
     }
 
 
+def copies(
+    parts: Mapping[str, Mapping[str, Tensor]], device: torch.device | None = None
+) -> dict[str, dict[str, Tensor]]:
+    """Copy tensors; what is one tensor under several names stays one."""
+    made: dict[int, Tensor] = {}
+    for tensor in all_tensors(parts):
+        if id(tensor) not in made:
+            made[id(tensor)] = tensor.to(device, copy=True)
+    return {
+        part: {key: made[id(tensor)] for key, tensor in named.items()}
+        for part, named in parts.items()
+    }
+
+
+def packed(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """Write a model's output down for a file, its tensors apart.
+
+    Args:
+        tree: Tensors and plain values in dictionaries, lists and tuples.
+        tensors: Gets the tensors, by number.
+
+    Returns:
+        What `unpacked` takes; None if the output holds something else.
+
+    Example:
+        >>> tensors = {}
+        >>> unpacked(packed({"a": (torch.ones(2), 3)}, tensors), tensors)
+        {'a': (tensor([1., 1.]), 3)}
+    """
+    if isinstance(tree, Tensor):
+        tensors[str(len(tensors))] = tree
+        return ["tensor", str(len(tensors) - 1)]
+    if type(tree) in (bool, int, float, str):
+        return ["value", tree]
+    if type(tree) not in (dict, list, tuple):
+        return None
+    values = tree.values() if isinstance(tree, dict) else tree
+    parts = [packed(value, tensors) for value in values]
+    keys = list(tree) if isinstance(tree, dict) else None
+    return None if None in parts else [type(tree).__name__, parts, keys]
+
+
+def unpacked(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Read back what `packed` wrote down."""
+    if structure is None or structure[0] in ("tensor", "value"):
+        return structure and (tensors[structure[1]] if structure[0] == "tensor" else structure[1])
+    kind, parts, keys = structure
+    values = [unpacked(part, tensors) for part in parts]
+    return dict(zip(keys, values, strict=True)) if kind == "dict" else _KINDS[kind](values)
+
+
+_KINDS: Mapping[str, Any] = {"list": list, "tuple": tuple}
+
+
 def states_in(content: Mapping[str, Any], device: torch.device) -> dict[str, BlockState]:
     """Build what `capture` copied out anew, on a device."""
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from eventful.stream.cuts import SceneCuts
 from eventful.stream.engine import Engine, Report
 from eventful.stream.frames import Frames
 from eventful.stream.gated import Gated
-from eventful.stream.inputs import Inputs, Normalize, Pixels
+from eventful.stream.inputs import Inputs, Normalize, Pixels, check_finite
 from eventful.stream.schedule import Schedule
 from eventful.stream.stats import Stats
 
@@ -149,7 +150,7 @@ class Stream:
         else:
             self._engine = self._frames(policy)
         if self._engine is not before and self._size is not None:
-            self._pending = None, "another kind of policy"
+            self._pending = None, _ANOTHER_KIND
 
     def _frames(self, policy: FramePolicy) -> Frames:
         settings = self._settings
@@ -186,30 +187,31 @@ class Stream:
             RuntimeError: The model is in train mode, or the frame asks for gradients.
         """
         self._bound.check_mode()
-        engine, compiles = self._engine, self._settings["compile"]
+        engine, number = self._engine, self.stats.frames
         start = now(self._bound.weight)
-        x = self._inputs.prepare(frame, self._bound.weight, self.stats.frames, not compiles)
+        x = self._inputs.prepare(frame, self._bound.weight, number)
         sees = isinstance(engine, Frames) and Schedule.sees(engine.policy)
         images = self._inputs.picture(frame).to(x.device) if sees else None
         size = _size(x, inputs)
         reason = self._reset_reason(size)
-        if reason is not None:
-            output, report = engine.first(x, images, inputs, reason)
-            self._size = size
-            self._bound.settle()
-        else:
-            rows, why = self._pending or ([], "")
-            flush = dict.fromkeys(rows or [], why)
-            try:
-                output, report = engine.run(x, images, inputs, flush, self.stats.frames)
-            except BaseException:
-                if engine.interrupted:
-                    self._pending = None, "interrupted"
-                raise
+        if reason is not None or not self._settings["compile"]:
+            check_finite(x, number)  # else read back behind the frame
+        try:
+            if reason is not None:
+                output, report = engine.first(x, images, inputs, reason)
+                self._size = size
+                self._bound.settle()
+            else:
+                rows, why = self._pending or ([], "")
+                flush = dict.fromkeys(rows or [], why)
+                output, report = engine.run(x, images, inputs, flush, number)
+        except BaseException:
+            if engine.interrupted and self._size is not None:
+                self._pending = None, "interrupted"
+            raise
         self._pending = None
         self._enter(report, now(x) - start if sees else report.seconds)
-        if reason is not None:
-            self.stats.state_bytes = engine.state_bytes
+        self.stats.state_bytes = engine.state_bytes
         return output
 
     def prepare(self, frame: Tensor, policies: Iterable[AnyPolicy]) -> None:
@@ -287,10 +289,11 @@ class Stream:
             path: Also write it to this file, in one step, for `load_snapshot`.
 
         Raises:
-            ValueError: There was no frame yet.
+            ValueError: There was no frame yet, or none since the policy became one of another kind.
         """
-        if self._size is None:
-            raise ValueError("there is nothing to save before the first frame")
+        if self._size is None or self._pending == (None, _ANOTHER_KIND):
+            when = "before the first frame" if self._size is None else f"after {_ANOTHER_KIND}"
+            raise ValueError(f"there is nothing to save {when}")
         content = {
             "model": snapshots.describe(self._bound.module, self._bound.blocks),
             "frame": snapshots.frame_of(self._size),
@@ -298,7 +301,7 @@ class Stream:
             "pending": list(self._pending) if self._pending else None,
             "state_dtype": str(self._frame.state_dtype),
             "outside": self._bound.account.outside,
-            "counts": {name: getattr(self.stats, name) for name in _COUNTS},
+            "counts": {name: copy(getattr(self.stats, name)) for name in _COUNTS},
         }
         if path is not None:
             snapshots.write(content, path)
@@ -339,13 +342,11 @@ class Stream:
             return "first frame"
         if self._pending is not None and self._pending[0] is None:
             return self._pending[1]
-        if self._bound.changed:
-            return "weights changed"
         names = ("frame size", "dtype", "device", "inputs")
         for name, new, old in zip(names, size, self._size, strict=True):
             if new != old:
                 return f"{name} changed from {old} to {new}"
-        return None
+        return "weights changed" if self._bound.changed else None
 
     def _enter(self, report: Report, seconds: float) -> None:
         """Enter a processed frame into the statistics."""
@@ -358,6 +359,7 @@ class Stream:
         self.stats.seconds = seconds
 
 
+_ANOTHER_KIND = "another kind of policy"
 _COUNTS = ("frames", "total_operations", "total_dense_operations", "kinds")
 
 

@@ -77,12 +77,12 @@ class Taps:
         """Take note of what was shown, and of which rows were computed.
 
         Args:
-            shown: (batch, tokens, dim) by tap.
+            shown: (batch, tokens, dim) by tap, which are this object's from now on.
             dense: Rows of which all tokens were.
             partial: Rows of which some were.
         """
         for name, tokens in shown.items():
-            rows = _rows(tokens.to(self.dense[name][0].dtype, copy=True))
+            rows = _rows(tokens.to(self.dense[name][0].dtype))
             self.shown[name] = rows
             for row in dense:
                 self.dense[name][row] = rows[row]
