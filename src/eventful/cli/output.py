@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -31,3 +34,39 @@ def errors() -> Iterator[None]:
         text = missing(error) if isinstance(error, ImportError) else str(error)
         sys.stderr.write(f"error: {text}\n")
         raise typer.Exit(2) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder to write to, if need be, and see that it can be written to.
+
+    Raises:
+        OSError: It cannot; the message says why.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise type(error)(
+            f"--out needs a folder that can be written to; {path} is none ({error.strerror}), name "
+            f"another"
+        ) from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a name to write to; the file gets its own name once it is done, if there is one.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with written_whole(Path(folder, "a.txt")) as part:
+        ...         _ = part.write_text("all of it")
+        ...     os.listdir(folder)
+        ['a.txt']
+    """
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        if part.exists():
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
