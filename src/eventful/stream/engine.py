@@ -89,7 +89,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def computed(self) -> Tensor | None:
-        """bool (batch, tokens), the tokens computed on the last frame; None before the first."""
+        """Tokens computed on the last frame, bool (batch, tokens); None before the first."""
 
     @property
     @abstractmethod
