@@ -24,7 +24,7 @@ from eventful.cli.charts import plot
 from eventful.cli.checks import Checks
 from eventful.cli.choices import Gates
 from eventful.cli.clips import Clip
-from eventful.cli.output import make_folder, written_whole
+from eventful.cli.output import check_folder, written_whole
 from eventful.cli.panels import Overlay
 from eventful.cli.report import caption, doing, figures
 from eventful.cli.session import Session
@@ -79,9 +79,8 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
         "interrupted": interrupted,
         "machine": machine(),
     }
-    names = [name for name in FILES[:2] if (settings.out / name).exists()]
-    report["files"] = {name: str(settings.out / name) for name in (*names, "report.json")}
-    make_folder(settings.out)
+    names = FILES if any(session.rows for session in job.sessions) else FILES[-1:]
+    report["files"] = {name: str(settings.out / name) for name in names}
     write_json(report, settings.out / "report.json")
     return report
 
@@ -93,10 +92,12 @@ class _Job:
         self.settings, self.console = settings, console
         self.started = time.perf_counter()
         self.model: Unbuilt = find(settings.model, settings.weights)
+        check_folder(settings.out)
         self.readers = [self._open(clip) for clip in settings.clips]
         self.sessions: list[Session] = []
         self.stopped: list[str] = []
         self.seconds = 0.0
+        self.writer: Writer | None = None
         self._shown = Fraction(0)  # time in the overlay
 
     def _open(self, clip: Clip) -> Reader:
@@ -126,7 +127,9 @@ class _Job:
             for clip, session in zip(self.settings.clips, self.sessions, strict=False)
             if session.rows
         ]
-        if done:
+        if not done:
+            self._clear()
+        else:
             with written_whole(self.settings.out / "summary.png") as path:
                 plot(dict(done), self.sessions[0].target, path)
         self.seconds = time.perf_counter() - self.started
@@ -138,7 +141,6 @@ class _Job:
         totals = [c.total(r) for c, r in zip(settings.clips, self.readers, strict=True)]
         known = [total for total in totals if total is not None]
         progress.update(task, total=sum(known) if len(known) == len(totals) else None)
-        writer: Writer | None = None
         for clip, reader, total in zip(settings.clips, self.readers, totals, strict=True):
             progress.update(task, description=f"{clip.title}: building the model")
             subject = self.model.build(reader.height, reader.width)
@@ -151,25 +153,31 @@ class _Job:
                 )
                 self.sessions.append(session)
                 self.stopped.append("")
-                if writer is None:
-                    writer = self._start(stack)
-                self._clip(clip, reader, session, writer, progress)
+                self._clip(clip, reader, session, progress, stack)
             finally:
                 if eventful_blocks(subject.backbone):
                     restore(subject.backbone)
 
-    def _start(self, stack: ExitStack) -> Writer:
-        """Clear away what an earlier run has written, and begin the overlay."""
-        out = self.settings.out
-        make_folder(out)
+    def _clear(self) -> None:
+        """Make the folder, and clear away what an earlier run has written."""
+        self.settings.out.mkdir(parents=True, exist_ok=True)
         for name in FILES:
-            (out / name).unlink(missing_ok=True)
+            (self.settings.out / name).unlink(missing_ok=True)
+
+    def _start(self, stack: ExitStack) -> Writer:
+        """Begin the overlay, once the first frame has shown that all fits together."""
+        self._clear()
         self.overlay = Overlay([_aspect(clip) for clip in self.settings.clips])
-        path = stack.enter_context(written_whole(out / "overlay.mp4"))
+        path = stack.enter_context(written_whole(self.settings.out / "overlay.mp4"))
         return stack.enter_context(Writer(path, self.readers[0].rate))
 
     def _clip(
-        self, clip: Clip, reader: Reader, session: Session, writer: Writer, progress: Progress
+        self,
+        clip: Clip,
+        reader: Reader,
+        session: Session,
+        progress: Progress,
+        stack: ExitStack,
     ) -> None:
         (task,), end = progress.task_ids, self._end()
         total = clip.total(reader)
@@ -180,9 +188,10 @@ class _Job:
         for frame, at in clip.frames(reader):
             tokens = session.step(frame.image, float(at))
             row = session.rows[-1]
+            self.writer = self.writer or self._start(stack)
             image = self._draw(clip, frame, session, pictures, tokens)
             self._shown = begin + at / speed
-            writer.write(image, self._shown)
+            self.writer.write(image, self._shown)
             checked = ", dense model beside it" if row.dense_milliseconds else ""
             text = f"{clip.title}: frame {row.frame}, {doing(row)}{checked}"
             progress.update(task, advance=1, description=text)
@@ -274,4 +283,5 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.description}", markup=False),
         console=console,
+        disable=not console.is_terminal,
     )

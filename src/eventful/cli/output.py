@@ -36,19 +36,19 @@ def errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder to write to, if need be, and see that it can be written to.
+def check_folder(path: Path) -> None:
+    """See that files can be written to a folder that is there or is still to be made.
 
     Raises:
-        OSError: It cannot; the message says why.
+        OSError: They cannot; the message says why.
     """
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise type(error)(
-            f"--out needs a folder that can be written to; {path} is none ({error.strerror}), name "
-            f"another"
+            f"--out needs a folder that can be written to; {there} is none ({error.strerror}), "
+            f"name another"
         ) from error
 
 

@@ -105,16 +105,23 @@ class Overlay:
         cell = height + _TITLE
         canvas = Image.new("RGB", (2 * width + _GAP, 2 * cell + _CAPTION), _BACKGROUND)
         draw = ImageDraw.Draw(canvas)
-        last = f"{kind.upper()}: {_DONE[kind]}"
         shown = (pixels, dense, result, tinted(pixels, computed, COLOURS[kind]))
-        for i, (title, picture) in enumerate(zip((*titles, last), shown, strict=True)):
+        for i, (title, picture) in enumerate(zip((*titles, ""), shown, strict=True)):
             x, y = (i % 2) * (width + _GAP), (i // 2) * cell
-            colour = COLOURS[kind] if title is last else _TEXT
-            draw.text((x + 8, y + 5), title, colour, self._fonts[22])
+            draw.text((x + 8, y + 5), title, _TEXT, self._fonts[22])
             self._paste(canvas, picture, aspect, (x, y + _TITLE))
+        self._badge(draw, kind, (width + _GAP, cell))
         for line, text in enumerate(caption):
             draw.text((8, 2 * cell + 6 + 38 * line), text, _TEXT, self._fonts[26])
         return np.asarray(canvas)
+
+    def _badge(self, draw: ImageDraw.ImageDraw, kind: str, place: tuple[int, int]) -> None:
+        """Title of the last panel: the kind of the frame on its colour, and what that means."""
+        x, y = place
+        width = draw.textlength(kind.upper(), self._fonts[22]) + 20
+        draw.rectangle((x, y, x + width, y + _TITLE - 2), COLOURS[kind])
+        draw.text((x + 10, y + 5), kind.upper(), _BACKGROUND, self._fonts[22])
+        draw.text((x + width + 10, y + 5), _DONE[kind], COLOURS[kind], self._fonts[22])
 
     def _paste(
         self, canvas: Image.Image, picture: np.ndarray, aspect: float, place: tuple[int, int]
@@ -124,8 +131,8 @@ class Overlay:
         size = min(width, round(height * aspect)), min(height, round(width / aspect))
         small = picture.shape[0] < size[1] // 6  # features, whose patches are to be seen
         how = Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR
-        left, top = place[0] + (width - size[0]) // 2, place[1] + (height - size[1]) // 2
-        canvas.paste(Image.fromarray(picture).resize(size, how), (left, top))
+        left = place[0] + (width - size[0]) // 2
+        canvas.paste(Image.fromarray(picture).resize(size, how), (left, place[1]))
 
 
 def tinted(pixels: np.ndarray, computed: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -134,10 +141,10 @@ def tinted(pixels: np.ndarray, computed: np.ndarray, colour: tuple[int, int, int
     Example:
         >>> picture = np.full((2, 4, 3), 200, np.uint8)
         >>> tinted(picture, np.array([[True, False]]), (100, 0, 0))[0, ::3].tolist()
-        [[145, 100, 100], [66, 66, 66]]
+        [[145, 100, 100], [100, 100, 100]]
     """
     size = pixels.shape[1], pixels.shape[0]
     mask = Image.fromarray(computed.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
     bright = 0.5 * pixels + 0.45 * np.array(colour)
-    dim = np.repeat(pixels.mean(axis=2, keepdims=True) / 3, 3, axis=2)
+    dim = np.repeat(pixels.mean(axis=2, keepdims=True) / 2, 3, axis=2)
     return np.where(np.asarray(mask)[..., None] > 0, bright, dim).astype(np.uint8)

@@ -132,7 +132,7 @@ def _mean_and_max(found: dict[str, Any], where: str) -> str:
     if not found["frames"]:
         return "-"
     text = f"mean {found['mean']:.3f}, largest {found['max']:.3f}"
-    return f"{text}\n({found['frames']} {where})"
+    return f"{text}\n({where}: {found['frames']})"
 
 
 def _skipped(clip: dict[str, Any]) -> str:
@@ -148,7 +148,8 @@ def _skipped(clip: dict[str, Any]) -> str:
 def caption(session: Session) -> tuple[str, str]:
     """Two lines on the last frame, for the overlay."""
     row, grid = session.rows[-1], session.grid
-    first = f"frame {row.frame}: {100 * row.share:.0f} % of the work"
+    share = f"{100 * row.share:.0f}" if row.share > 0.01 or not row.share else "less than 1"
+    first = f"this frame: {share} % of the work"
     if row.kind in ("partial", "gated"):
         patches = max(0.0, row.tokens - session.subject.prefix)
         first += f", {patches:.0f} of {grid[0] * grid[1]} patches computed"
