@@ -42,7 +42,7 @@ def check_folder(path: Path) -> None:
     Raises:
         OSError: They cannot; the message says why.
     """
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
