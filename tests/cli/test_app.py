@@ -24,7 +24,7 @@ def test_commands_are_listed_in_two_groups(invoke, arguments):
 
 
 def test_a_command_lists_its_options(invoke):
-    assert "--keep-aspect" in invoke("run", "--help").stdout
+    assert "--max-error" in invoke("run", "--help").stdout
 
 
 def test_version(invoke):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from eventful.stream.cuts import SceneCuts, change
+from eventful.stream.cuts import SceneCuts, change, picture_change
 
 
 def test_change_is_that_of_the_quarters_means():
@@ -82,3 +82,27 @@ def test_a_history_forgets_all_but_the_last():
 def test_a_cut_needs_positive_settings(options):
     with pytest.raises(ValueError, match="must be positive"):
         SceneCuts(**options)
+
+
+def test_pictures_of_the_demo_clips_show_their_cuts_and_no_others():
+    from eventful.models import demo_clip, still_clip  # noqa: PLC0415 - optional libraries
+    from eventful.video import read  # noqa: PLC0415
+
+    found = []
+    for path in (demo_clip(), still_clip()):
+        cuts, before = SceneCuts(), None
+        history = cuts.new_history()
+        for number, frame in enumerate(read(path, 112, keep_aspect=True)):
+            now = torch.nn.functional.interpolate(frame, (16, 16), mode="area").flatten(2).mT
+            if before is not None:
+                moved = picture_change(before, now).item()
+                found += [(path.name, number)] if cuts.is_cut(moved, history) else []
+                history.append(moved)
+            before = now
+    assert found == [("bikes.mp4", number) for number in (30, 76, 137, 187, 242)]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_pictures_that_are_all_but_flat_show_no_cut(level):
+    noise = 0.01 * torch.randn(2, 1, 60, 3)
+    assert picture_change(level + noise[0], level + noise[1]).item() < 0.1

@@ -64,7 +64,7 @@ def _options(
     """Run vision transformers on video by recomputing only what changed."""
 
 
-app.command("run", rich_help_panel=RUN)(run.command)
+app.command("run", cls=run.Command, rich_help_panel=RUN)(run.command)
 app.command("inspect", rich_help_panel=RUN)(inspect.command)
 app.command("bench", rich_help_panel=RUN)(bench.command)
 app.command("evaluate", rich_help_panel=RESEARCH)(evaluate.command)

@@ -1,39 +1,35 @@
-"""What the options of `eventful run` and `eventful inspect` mean, and which go together."""
+"""What the options of the commands mean, and which go together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, get_args
 
-import torch
-import typer
 from torch import nn
 
-from eventful import convert, reuse
+from eventful import convert
 from eventful.attention import FORMS
 from eventful.block.gate import MEASURES
 from eventful.block.options import Gating, Options
-from eventful.policies import PerGate, Policy, calibration_file, parse_tokens
-from eventful.reuse import Plan
+from eventful.policies import (
+    POLICIES,
+    Auto,
+    FramePolicy,
+    PerGate,
+    Policy,
+    calibration_file,
+    parse,
+)
+from eventful.policies.text import by_name
 
 GATINGS: tuple[str, ...] = get_args(Gating)
-_POLICIES = {"top": "top:256", "fraction": "fraction:0.25", "threshold": "threshold:1.0"}
-_PLANS = {"skip": "skip:5", "carry": "carry:5", "lowres": "lowres:0.25", "auto": "auto:0.2"}
-POLICIES = f"{', '.join(_POLICIES.values())}, all, or a file of eventful calibrate"
-PLANS = f"{', '.join(_PLANS.values())}, auto:0.2/0.5 with a largest share of a frame"
-STATE_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 @dataclass(frozen=True)
 class Gates:
-    """How gates work, by the names that people write.
+    """How gates work under token policies, by the names that people write.
 
     Raises:
         ValueError: A name is unknown, or names do not go together.
@@ -58,34 +54,9 @@ class Gates:
         """As arguments of `eventful.convert`, and for JSON."""
         return asdict(self)
 
-    def convert(self, model: nn.Module, policy: Policy) -> None:
-        """Convert a model in place."""
-        convert(model, policy, **self.names())
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """The options of `eventful run`.
-
-    Attributes:
-        policy: Of gates, or a plan, which has none.
-        gate: To picture; None for the QKV gate of block 3, if there is one, or the first gate.
-    """
-
-    video: Path | None
-    model: str
-    weights: Path | None
-    policy: Policy | Plan
-    size: int | None
-    keep_aspect: bool
-    frames: int | None
-    out: Path
-    check_every: int
-    gate: str | None
-    gates: Gates
-    scene_cuts: bool
-    compile: bool
-    state_dtype: torch.dtype
+    def convert(self, model: nn.Module, policy: FramePolicy | Policy) -> None:
+        """Convert a model in place; frame policies have no gates to set."""
+        convert(model, policy, **({} if isinstance(policy, FramePolicy) else self.names()))
 
 
 def one_of(option: str, value: str, allowed: Collection[str]) -> str:
@@ -95,8 +66,8 @@ def one_of(option: str, value: str, allowed: Collection[str]) -> str:
         ValueError: The message names the values that it has, and the nearest.
 
     Example:
-        >>> one_of("--state-dtype", "float16", STATE_DTYPES)
-        'float16'
+        >>> one_of("--measure", "age", MEASURES)
+        'age'
     """
     if value not in allowed:
         near = get_close_matches(value, allowed, n=1)
@@ -105,79 +76,78 @@ def one_of(option: str, value: str, allowed: Collection[str]) -> str:
     return value
 
 
-def policy_or_plan(text: str) -> Policy | Plan:
-    """Read what is done with frames.
+def read_policy(text: str) -> FramePolicy | Policy:
+    """Read the text of any policy.
 
     Raises:
-        ValueError: The text is neither.
+        ValueError: The text names none; the message names the nearest.
         FileNotFoundError: It names a calibration file that is not there.
 
     Example:
-        >>> policy_or_plan("top:256"), policy_or_plan("skip:5")
-        (TopR(r=256), Skip(every=5, carried=False, phase=0))
+        >>> read_policy("top:256"), read_policy("skip:5")
+        (TopR(r=256), Skip(every=5, phase=0))
     """
+    name, known = text.partition(":")[0], by_name(POLICIES)
+    if name == "lowres":
+        raise ValueError(f"{text!r} is a baseline, which only `eventful evaluate` runs")
     try:
-        return reuse.parse(text) or parse_tokens(text)
+        return parse(text)
     except ValueError as error:
-        known = _POLICIES | _PLANS | {"all": "all"}
-        name = text.partition(":")[0]
         near = get_close_matches(name, known, n=1)
-        if "." in name or name in known:  # a file, or a kind whose number is the mistake
+        if name in known or "." in name or not near:
             raise
-        hint = f"do you mean {known[near[0]]}?" if near else f"plans: {', '.join(_PLANS.values())}"
-        raise ValueError(f"{error}; {hint}") from None
+        example = next(t for t in known[near[0]].texts if t.partition(":")[0] == near[0])
+        raise ValueError(f"{error}; do you mean {example}?") from None
 
 
-_OF_GATES = {
-    "attention": "--attention",
-    "gating": "--gating",
-    "measure": "--measure",
-    "gate": "--gate",
-    "scene_cuts": "--scene-cuts",
-    "compile_blocks": "--compile",
-    "state_dtype": "--state-dtype",
-}
+def chosen_policy(text: str | None, targets: Mapping[str, float | None]) -> FramePolicy | Policy:
+    """The policy that --policy or one of its short forms asks for; `Auto()` without any.
 
-
-def refuse_gate_options(context: typer.Context, plan: Plan) -> None:
-    """Refuse options of gates that were written beside a plan, which would not use them.
+    Args:
+        text: What --policy says.
+        targets: The short forms, by the argument of `Auto` that each stands for.
 
     Raises:
-        ValueError: There are some; the message names them.
+        ValueError: More than one is given, or what is given is no policy.
+
+    Example:
+        >>> chosen_policy(None, {"share": 0.2, "max_error": None})
+        Auto(share=0.2, time=None, max_error=None, latency_ms=None, worst=1.0)
     """
-    sources = {name: context.get_parameter_source(name) for name in _OF_GATES}
-    given = [
-        "--no-scene-cuts" if name == "scene_cuts" and not context.params[name] else _OF_GATES[name]
-        for name, source in sources.items()
-        if source is not None and source.name == "COMMANDLINE"
-    ]
-    if given:
-        raise ValueError(
-            f"the plan {plan} does not use {', '.join(given)}; leave that out, or run a policy "
-            f"such as fraction:0.125"
-        )
+    given: dict[str, Any] = {name: value for name, value in targets.items() if value is not None}
+    said = [f"{_option(name)} {value:g}" for name, value in given.items()]
+    said += [] if text is None else [f"--policy {text}"]
+    if len(said) > 1:
+        names = ", ".join(map(_option, targets))
+        raise ValueError(f"give one of --policy, {names}; got {' and '.join(said)}")
+    if text is not None:
+        return read_policy(text)
+    try:
+        return Auto(**given)
+    except ValueError as error:
+        (name,) = given
+        raise ValueError(str(error).replace(f"Auto({name}=...)", _option(name))) from None
 
 
-def refuse_foreign_file(policy: Policy | Plan, model: str, gates: Gates) -> None:
-    """Refuse a file that `eventful calibrate` wrote for another model or other options of gates.
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
-    Gates of the same names are no proof that it fits: all plain ViTs of twelve blocks have them.
+
+def gates_of(policy: FramePolicy | Policy, model: str) -> Gates:
+    """How gates work under a policy: as a calibration file says, else as in the paper.
 
     Raises:
-        ValueError: The message says what the file is for, and what came.
+        ValueError: The file was written for another model. Gates of the same names are no proof
+            that it fits: all plain ViTs of twelve blocks have them.
     """
     if not isinstance(policy, PerGate):
-        return
-    here = {"model": model, **gates.names()}
-    there = calibration_file.read(policy.source).get("about")
-    if not isinstance(there, dict) or not here.keys() <= there.keys():
-        return  # written from Python, about a model that has no name here
-    other = [name for name in here if there[name] != here[name]]
-    if other:
-        wanted, came = (
-            " ".join(f"--{name} {options[name]}" for name in other) for options in (there, here)
-        )
+        return Gates()
+    about = calibration_file.read(policy.source).get("about")
+    if not isinstance(about, dict):
+        return Gates()  # written from Python, about a model that has no name here
+    if about.get("model", model) != model:
         raise ValueError(
-            f"{policy.source} was calibrated with {wanted}, and this run has {came}; run it with "
-            f"the former, or calibrate with the latter"
+            f"{policy.source} was calibrated with --model {about['model']}, and this run has "
+            f"--model {model}; run it with the former, or calibrate with the latter"
         )
+    return Gates(**{name: about[name] for name in Gates().names() if name in about})

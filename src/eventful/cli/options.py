@@ -13,7 +13,7 @@ from eventful.cli.choices import GATINGS
 
 Video = Annotated[
     Path | None,
-    typer.Argument(help="A video file or a folder of images; without it, the demo clip."),
+    typer.Argument(help="A video file or a folder of images; without it, the demo."),
 ]
 Model = Annotated[str, typer.Option(help="'demo', or 'timm:NAME' for any timm model.")]
 Weights = Annotated[

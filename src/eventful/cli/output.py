@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -31,3 +34,39 @@ def errors() -> Iterator[None]:
         text = missing(error) if isinstance(error, ImportError) else str(error)
         sys.stderr.write(f"error: {text}\n")
         raise typer.Exit(2) from error
+
+
+def check_folder(path: Path) -> None:
+    """See that files can be written to a folder that is there or is still to be made.
+
+    Raises:
+        OSError: They cannot; the message says why.
+    """
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise type(error)(
+            f"--out needs a folder that can be written to; {there} is none ({error.strerror}), "
+            f"name another"
+        ) from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a name to write to; the file gets its own name once it is done, if there is one.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with written_whole(Path(folder, "a.txt")) as part:
+        ...         _ = part.write_text("all of it")
+        ...     os.listdir(folder)
+        ['a.txt']
+    """
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        if part.exists():
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

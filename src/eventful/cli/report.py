@@ -1,131 +1,171 @@
-"""What `eventful run` writes beside the overlay: a table, a summary and a plot."""
+"""The figures of a run: what it saved, what it cost in error, and what skipping would have cost."""
 
 from __future__ import annotations
 
-import csv
-import statistics
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
-from matplotlib.figure import Figure
+from rich.markup import escape
+from rich.table import Table
+
+from eventful.cli.session import Row, Session
 
 
-@dataclass(frozen=True)
-class Row:
-    """One frame of a run.
-
-    Attributes:
-        frame: Number, from 0.
-        time_s: Time in the video.
-        operations: Multiply-accumulates used.
-        dense_operations: Those of the dense model.
-        updated_share: Updated tokens over tokens, mean over all gates; under a plan, of patches.
-        milliseconds: Wall time of the eventful model.
-        action: What was done: "dense", "gated", "held", "carried" or "low resolution".
-        flush: Why the frame was computed in full, or empty.
-        dense_milliseconds: Wall time of the dense model, on checked frames.
-        relative_error: Of the final patch tokens, on checked frames.
-    """
-
-    frame: int
-    time_s: float
-    operations: int
-    dense_operations: int
-    updated_share: float
-    milliseconds: float
-    action: str
-    flush: str
-    dense_milliseconds: float | None = None
-    relative_error: float | None = None
-
-
-class Table:
-    """Writes rows to a CSV file as they come."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", newline="")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow([field.name for field in fields(Row)])
-
-    def __enter__(self) -> Table:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def add(self, row: Row) -> None:
-        """Write one row through to the file."""
-        self._writer.writerow(["" if value is None else value for value in asdict(row).values()])
-        self._file.flush()
-
-
-def summarize(rows: list[Row], plan: bool = False) -> dict[str, Any]:
-    """Work out the figures of a run: operations ratio, times, relative error.
-
-    Errors are over all checked frames; the operations ratio is over all frames, first ones
-    included. Times are medians over the frames on which both models ran and that were no flushes.
-    Under a plan, where dense frames recur, they are means over all frames but the first.
-    """
+def figures(session: Session) -> dict[str, Any]:
+    """The figures of a clip, for JSON."""
+    rows, costs = session.rows, session.stream.costs
     used, dense = sum(r.operations for r in rows), sum(r.dense_operations for r in rows)
-    errors = [r.relative_error for r in rows if r.relative_error is not None]
-    ours, theirs = _means(rows[1:]) if plan else _medians(rows)
     return {
         "frames": len(rows),
+        "tokens": session.grid[0] * session.grid[1] + session.subject.prefix,
+        "kinds": dict(Counter(row.kind for row in rows)),
+        "scene_cuts": [row.frame for row in rows if row.reason == "scene cut"],
         "operations": {"dense": dense, "eventful": used, "ratio": dense / used if used else None},
-        "time_ms": {
-            "dense": theirs,
-            "eventful": ours,
-            "speedup": theirs / ours if theirs and ours else None,
+        "time_ms": _times(session),
+        "error": {
+            "target": session.target,
+            "estimated": _spread(r.estimated_error for r in rows),
+            "measured": _spread(r.measured_error for r in rows),
+            "replaced": _spread(r.replaced_error for r in rows),
         },
-        "relative_error": {
-            "mean": statistics.fmean(errors) if errors else None,
-            "max": max(errors, default=None),
-        },
-        "checked_frames": len(errors),
-        "actions": dict(Counter(r.action for r in rows)),
-        "flushes": [{"frame": r.frame, "reason": r.flush} for r in rows if r.flush],
+        "skipping": _skipping(session),
+        "state_bytes": session.stream.stats.state_bytes if rows else None,
+        "costs": None if costs is None else costs.to_dict(),
+        "rows": [asdict(row) for row in rows],
     }
 
 
-def _medians(rows: list[Row]) -> tuple[float | None, float | None]:
-    """Times of the eventful and of the dense model on checked frames that were no flushes."""
-    timed = [r for r in rows if r.dense_milliseconds is not None and not r.flush]
-    if not timed:
-        return None, None
-    dense = [r.dense_milliseconds for r in timed if r.dense_milliseconds is not None]
-    return statistics.median(r.milliseconds for r in timed), statistics.median(dense)
+def _times(session: Session) -> dict[str, float | None]:
+    dense, ours = session.dense_ms, session.mean_ms
+    ratio = dense / ours if dense and ours else None
+    return {"dense": dense, "eventful": ours, "ratio": ratio, "setup": session.setup_ms}
 
 
-def _means(rows: list[Row]) -> tuple[float | None, float | None]:
-    """Times of the eventful model on all frames, and of the dense one where it ran."""
-    dense = [r.dense_milliseconds for r in rows if r.dense_milliseconds is not None]
-    if not dense:
-        return None, None
-    return statistics.fmean(r.milliseconds for r in rows), statistics.fmean(dense)
+def _spread(values: Iterable[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    return {
+        "frames": len(known),
+        "mean": fmean(known) if known else None,
+        "max": max(known, default=None),
+    }
 
 
-def plot(rows: list[Row], path: Path) -> None:
-    """Draw operations, updated share and error over the frames; flushes are vertical lines."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, sharex=True)
-    frames = [r.frame for r in rows]
-    top.plot(frames, [r.dense_operations / 1e9 for r in rows], "--", color="grey", label="dense")
-    top.plot(frames, [r.operations / 1e9 for r in rows], label="eventful")
-    top.set_ylabel("operations (10⁹)")
-    top.set_ylim(bottom=0)
-    top.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
-    middle.plot(frames, [r.updated_share for r in rows])
-    middle.set_ylabel("updated share")
-    middle.set_ylim(0, 1.05)
-    checked = [r for r in rows if r.relative_error is not None]
-    bottom.plot([r.frame for r in checked], [r.relative_error or 0.0 for r in checked], "o-", ms=3)
-    bottom.set_ylabel("relative error")
-    bottom.set_ylim(bottom=0)
-    bottom.set_xlabel("frame")
-    for axis in (top, middle, bottom):
-        for row in rows:
-            if row.flush:
-                axis.axvline(row.frame, color="tab:red", lw=0.6)
-    figure.savefig(path, dpi=120)
+def _skipping(session: Session) -> dict[str, Any] | None:
+    """The dense model on every k-th frame in the same time, and its error."""
+    dense, ours, checks = session.dense_ms, session.mean_ms, session.checks
+    if not dense or not ours or not checks.pairs:
+        return None
+    every = min(max(1.0, dense / ours), float(len(session.rows)))
+    return {
+        "every": every,
+        "error": checks.skipping(every),
+        "pairs": checks.pairs,
+        "longest": checks.longest,
+    }
+
+
+def table(report: dict[str, Any]) -> Table:
+    """The report for people: a column for each clip."""
+    clips = report["clips"]
+    result = Table(title=escape(f"{report['model']} under {report['policy']}"), show_lines=True)
+    result.add_column("")
+    for clip in clips:
+        result.add_column(escape(f"{clip['video']}\n{clip['camera']}".strip()))
+    lines = {
+        "frames": _frames,
+        "operations": _operations,
+        "time a frame": _time,
+        "error, estimated": _estimated,
+        "error, measured": _measured,
+        "just before a refresh": _replaced,
+        "skipping, same time": _skipped,
+    }
+    for name, line in lines.items():
+        result.add_row(name, *(escape(line(clip)) for clip in clips))
+    result.caption = escape("\n".join(report["files"].values()))
+    return result
+
+
+def _frames(clip: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in clip["kinds"].items())
+    height, width = clip["size"]
+    early = f"\n{clip['stopped']}" if clip["stopped"] else ""
+    first, last = clip["first"], clip["first"] + clip["frames"] - 1
+    return f"{first} to {last} at {width} x {height}: {kinds or 'none'}{early}"
+
+
+def _operations(clip: dict[str, Any]) -> str:
+    ratio = clip["operations"]["ratio"]
+    return "-" if ratio is None else f"{ratio:.1f}x fewer than dense"
+
+
+def _time(clip: dict[str, Any]) -> str:
+    times = clip["time_ms"]
+    if times["ratio"] is None:
+        return "-"
+    return (
+        f"{times['dense']:.0f} ms dense, {times['eventful']:.0f} ms eventful: "
+        f"{times['ratio']:.1f}x\n(and {times['setup'] / 1e3:.1f} s once, at the start)"
+    )
+
+
+def _estimated(clip: dict[str, Any]) -> str:
+    error = clip["error"]
+    if error["estimated"]["mean"] is None:
+        return "- (this policy estimates none)"
+    target = "" if error["target"] is None else f" (target {error['target']:g})"
+    return f"mean {error['estimated']['mean']:.3f}{target}"
+
+
+def _measured(clip: dict[str, Any]) -> str:
+    return _mean_and_max(clip["error"]["measured"], "frames chosen beforehand")
+
+
+def _replaced(clip: dict[str, Any]) -> str:
+    return _mean_and_max(clip["error"]["replaced"], "dense frames")
+
+
+def _mean_and_max(found: dict[str, Any], where: str) -> str:
+    if not found["frames"]:
+        return "-"
+    text = f"mean {found['mean']:.3f}, largest {found['max']:.3f}"
+    return f"{text}\n({where}: {found['frames']})"
+
+
+def _skipped(clip: dict[str, Any]) -> str:
+    skipping = clip["skipping"]
+    if skipping is None:
+        return "- (too few dense results)"
+    return (
+        f"dense every {skipping['every']:.1f} frames, held: mean {skipping['error']:.3f}\n"
+        f"({skipping['pairs']} pairs of dense results, up to {skipping['longest']} frames apart)"
+    )
+
+
+def caption(session: Session) -> tuple[str, str]:
+    """Two lines on the last frame, for the overlay."""
+    row, grid = session.rows[-1], session.grid
+    share = f"{100 * row.share:.0f}" if row.share > 0.01 or not row.share else "less than 1"
+    first = f"this frame: {share} % of the work"
+    if row.kind in ("partial", "gated"):
+        patches = max(0.0, row.tokens - session.subject.prefix)
+        first += f", {patches:.0f} of {grid[0] * grid[1]} patches computed"
+    if row.estimated_error is not None and row.kind != "dense":
+        first += f"; estimated error {row.estimated_error:.2f}"
+    if row.measured_error is not None:
+        first += f"; measured {row.measured_error:.2f}"
+    second = f"so far {session.ratio:.1f}x fewer operations"
+    measured = [r.measured_error for r in session.rows if r.measured_error is not None]
+    if measured:
+        second += f"; measured error {fmean(measured):.2f} (mean of {len(measured)} frames)"
+    if session.target is not None:
+        second += f"; target {session.target:g}"
+    return first, second
+
+
+def doing(row: Row) -> str:
+    """What the last frame was, in a word or three, for the progress bar."""
+    return {"carried": "carried along", "held": "held"}.get(row.kind, f"{row.kind} frame")

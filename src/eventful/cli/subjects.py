@@ -43,6 +43,12 @@ class Subject:
         """Class and register tokens in front of the patch tokens."""
         return int(getattr(self.backbone, "num_prefix_tokens", 0))
 
+    def patches(self, features: Tensor) -> Tensor:
+        """Patch tokens (1, patches, dim) of what `forward_features` gives."""
+        if features.ndim == 4:  # (1, dim, height, width), as Segment Anything's encoder gives
+            return features.flatten(2).mT
+        return features[:, self.prefix :]
+
     def normalize(self, image: Tensor) -> Tensor:
         """Bring an image in [0, 1] to the model's mean and standard deviation."""
         config: Any = self.backbone.pretrained_cfg

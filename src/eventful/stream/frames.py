@@ -19,7 +19,7 @@ from eventful.stream.bound import Bound, now
 from eventful.stream.costs import Costs, Unit
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.engine import Engine, Report
-from eventful.stream.layout import linked_blocks, read_blocks, reader_norm, token_grid
+from eventful.stream.layout import Layout, linked_blocks, read_blocks, reader_norm, token_grid
 from eventful.stream.measure import counted_costs, timed_costs
 from eventful.stream.plan import KINDS
 from eventful.stream.schedule import Decision, Schedule
@@ -68,6 +68,13 @@ class Frames(Engine):
     def costs(self) -> Costs | None:
         """What frames cost, once it is known."""
         return self._given if self._schedule is None else self._schedule.costs
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the model's blocks hang together, once the first frame has told it."""
+        if self._taps is None:
+            return None
+        return Layout(self._taps.grid, self._taps.prefix, tuple(self._taps.norms), self._linked)
 
     def accepts(self, policy: FramePolicy) -> bool:
         """Whether what is remembered serves another policy too."""

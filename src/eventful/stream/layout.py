@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -16,6 +16,23 @@ from eventful.stream.bound import Bound
 from eventful.stream.taps import Norm
 
 _PATCHES = range(1, 129)  # sides of a patch in pixels that are tried
+
+
+class Layout(NamedTuple):
+    """How a model's blocks hang together.
+
+    Attributes:
+        grid: Height and width of the grid of patch tokens.
+        prefix: Class and register tokens in front of them.
+        taps: Blocks whose outputs something else than the next block reads.
+        linked: Blocks that take the output of the block before as it is; to the others all
+            tokens are handed.
+    """
+
+    grid: tuple[int, int]
+    prefix: int
+    taps: tuple[str, ...]
+    linked: frozenset[str]
 
 
 def linked_blocks(work: Pass, observer: Observer) -> frozenset[str]:

@@ -14,11 +14,13 @@ from eventful.motion import Flow, Look, View
 from eventful.policies import Auto, Carry, FramePolicy, Skip
 from eventful.stream.automatic import Automatic
 from eventful.stream.costs import Costs
-from eventful.stream.cuts import SceneCuts, change
+from eventful.stream.cuts import SceneCuts, picture_change
 from eventful.stream.flat import Flat
 from eventful.stream.plan import Check, Choice, Every, Kind, Plan
 from eventful.stream.stats import FrameRow
 from eventful.stream.taps import Compared
+
+_THUMBNAIL = 16, 16  # size at which pictures are compared to find scene cuts
 
 
 class Decision(NamedTuple):
@@ -154,11 +156,11 @@ class Schedule:
         if self._cuts is None:
             return set()
         before = self._thumbnails
-        now = F.interpolate(small.float(), self._grid, mode="area").flatten(2).mT
+        now = F.interpolate(small.float(), _THUMBNAIL, mode="area").flatten(2).mT
         self._thumbnails = now
         if before is None or before.shape != now.shape:
             return set()
-        moved = change(before, now).tolist()
+        moved = picture_change(before, now).tolist()
         rows = enumerate(zip(moved, self._histories, strict=True))
         cut = {row for row, (m, history) in rows if self._cuts.is_cut(m, history)}
         for m, history in zip(moved, self._histories, strict=True):

@@ -21,6 +21,7 @@ from eventful.stream.engine import Engine, Report
 from eventful.stream.frames import Frames
 from eventful.stream.gated import Gated
 from eventful.stream.inputs import Inputs, Normalize, Pixels, check_finite
+from eventful.stream.layout import Layout
 from eventful.stream.schedule import Schedule
 from eventful.stream.stats import Stats
 
@@ -252,6 +253,11 @@ class Stream:
     def costs(self) -> Costs | None:
         """What frames cost, under `Auto` and once the first frame has told it."""
         return self._engine.costs if isinstance(self._engine, Frames) else None
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the model's blocks hang together, under a frame policy and after the first frame."""
+        return self._engine.layout if isinstance(self._engine, Frames) else None
 
     def reset(self, rows: list[int] | None = None) -> None:
         """Compute the next frame in full, of all batch rows or of the given ones.

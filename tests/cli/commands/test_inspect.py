@@ -8,6 +8,7 @@ import timm
 import torch
 
 import eventful
+from eventful.block.bindings import binding
 from eventful.policies import parse
 
 FORMS = ("dense", "query_key", "cached", "incremental")
@@ -34,7 +35,7 @@ def frames_of_a_stream(policy, size, **options):
 
 def as_foretold(stream, updated):
     """Whether no row met the guard, and the row in rotation was not among the updated ones."""
-    states = [block.binding.state.attention for block in stream._blocks.values()]
+    states = [binding(block).state.attention for block in stream._bound.blocks.values()]
     return all(state.recomputed == (updated + 1,) for state in states)
 
 
@@ -98,7 +99,7 @@ def test_gatings_and_measures_cost_what_a_stream_does(invoke, gating, attention,
 
 def test_one_gate_costs_less_and_remembers_less(invoke):
     paper, held, one = (
-        inspected(invoke, NAME, "--size", 64, "--gating", gating)
+        inspected(invoke, NAME, "--size", 64, "--policy", "fraction:0.125", "--gating", gating)
         for gating in ("paper", "hold", "input")
     )
     assert paper["state_bytes"] == held["state_bytes"] > 2 * one["state_bytes"]
@@ -131,7 +132,7 @@ def test_gates_may_have_policies_of_their_own(invoke, tmp_path):
     assert (counts["blocks.3.mlp"], counts["blocks.3.proj"], counts["blocks.7.proj"]) == (6, 4, 3)
     stats = next(frames_of_a_stream(str(path), 64, attention="dense")).stats
     assert foretells(report, stats)
-    assert "updated on a frame: 3 to 6, by gate" in invoke("inspect", *options).stdout
+    assert "3 to 6, by gate," in invoke("inspect", *options).stdout
     written(path, own | {"blocks.7.proj": "threshold:0.5"})
     report = inspected(invoke, *options)
     assert report["updated_by_gate"]["blocks.7.proj"] is None
@@ -145,7 +146,7 @@ def test_where_full_attention_is_cheaper_the_figures_are_those_of_a_stream(invok
 
 
 def test_the_report_of_the_models_own_size(invoke):
-    report = inspected(invoke, NAME)
+    report = inspected(invoke, NAME, "--policy", "fraction:0.125")
     assert report["converts"] is True
     assert report["blocks"] == {f"blocks.{i}": "Block" for i in range(12)}
     assert (report["model"], report["policy"]) == (NAME, "fraction:0.125")
@@ -157,14 +158,37 @@ def test_the_report_of_the_models_own_size(invoke):
     products = 12 * 2 * 197 * 197 * 192
     outside = 197 * 192 + 192 * 1000 + 1000
     total = layers + products + 12 * 2 * 197 * 192 + outside
-    assert report["operations"]["dense"]["total"] == total
-    assert report["operations"]["dense"]["other"] == outside
+    assert report["operations"]["dense"]["total"] == report["costs"]["dense"] == total
+    assert report["operations"]["dense"]["other"] == report["costs"]["carried"] == outside
     assert report["state_bytes"] == 4 * 12 * 197 * (3 * 192 + 5 * 192 + 192 + 2 * 3)
+
+
+def test_what_frame_policies_find(invoke):
+    report = inspected(invoke, NAME, "--size", 64)
+    assert (report["policy"], report["grid"], report["tokens"]) == ("error:0.15", [4, 4], 17)
+    assert (report["taps"], report["apart"]) == (["blocks.11"], [])
+    assert set(report["policies"].values()) == {None}
+    assert "updated_by_gate" not in report
+    model = eventful.convert(timm.create_model(NAME, img_size=64).eval())
+    stream = eventful.Stream(model, policy=eventful.Auto(share=0.5), normalize=True)
+    stream(torch.rand(1, 3, 64, 64))
+    costs = stream.costs.to_dict() | {"partial_eighth": stream.costs.of(2)}
+    assert report["costs"] == costs
+
+
+def test_policies_that_do_not_work_are_named(invoke):
+    report = inspected(invoke, NAME, "--size", 32)  # too small for motion
+    reasons = report["policies"]
+    assert "too small for motion" in reasons["error, auto, time, latency"]
+    assert "too small for motion" in reasons["carry"]
+    assert reasons["skip"] is reasons["top, fraction, threshold, all"] is None
+    assert "costs" not in report
+    assert "no: frames of 32" in invoke("inspect", NAME, "--size", 32).stdout
 
 
 @pytest.mark.parametrize("name", [NAME, f"timm:{NAME}"])
 def test_the_prefix_timm_may_be_left_out(invoke, name):
-    assert inspected(invoke, name, "--size", 32)["tokens"] == 5
+    assert inspected(invoke, name, "--size", 64)["tokens"] == 17
 
 
 def test_the_demo_model(invoke):
@@ -191,10 +215,18 @@ def test_the_cost_of_a_threshold_depends_on_the_video(invoke):
 
 
 def test_people_get_a_table(invoke):
-    text = invoke("inspect", NAME, "--size", 64).stdout
-    assert "12 convert: blocks.0, blocks.1" in text.replace("\n", " ")
-    for line in ("query_key", "total", "17, of which 1 prefix tokens; updated on a frame: 3"):
-        assert line in text.replace("\n", " ")
+    text = " ".join(invoke("inspect", NAME, "--size", 64).stdout.split())
+    for part in (
+        "12 convert: blocks.0, blocks.1",
+        "17: a grid of 4 x 4",
+        "taps blocks.11",
+        "carry",
+    ):
+        assert part in text
+    options = ("--size", 64, "--policy", "fraction:0.125")
+    text = " ".join(invoke("inspect", NAME, *options).stdout.split())
+    for part in ("query_key", "total", "3 of 17 tokens on a frame", "fewer operations"):
+        assert part in text
 
 
 @pytest.mark.parametrize(
@@ -223,8 +255,8 @@ def test_a_model_that_does_not_convert_says_why(invoke, name, reason):
         ([NAME, "--gating", "holt"], "got 'holt'; do you mean 'hold'?"),
         ([NAME, "--measure", "ages"], "got 'ages'; do you mean 'age'?"),
         ([NAME, "--gating", "input", "--attention", "dense"], "attention='incremental' only"),
-        ([NAME, "--policy", "skip:5"], "what gates cost, and the plan skip:5 has none; give a"),
-        ([NAME, "--policy", "auto:2"], "needs a share F above 0 and at most 1, got 2.0"),
+        ([NAME, "--gating", "hold"], "concern the gates of token policies, and error:0.15 decides"),
+        ([NAME, "--policy", "auto:2"], "needs a number above 0 and at most 1, got 2.0"),
         ([NAME, "--size", "50"], "--size 50 is no multiple of the patch of 16; use 48 or 64"),
         (["demo", "--size", "50"], "--size 50 is no multiple of the patch of 14; use 42 or 56"),
         ([NAME, "--size", "0"], "cannot be built at size 0"),

@@ -1,9 +1,8 @@
 """`eventful run`: what it writes, what it prints, and that the two agree."""
 
-import csv
-import itertools
 import json
 import signal
+import statistics
 import subprocess
 import time
 
@@ -14,56 +13,51 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from eventful.cli.commands import run as running
+from eventful.cli import clips, job
+from eventful.cli.checks import Checks
+from eventful.cli.panels import COLOURS
+from eventful.cli.session import Session
+from eventful.video import Reader
 
-FILES = ("overlay.mp4", "frames.csv", "summary.png", "summary.json")
-COLUMNS = [
-    "frame",
-    "time_s",
-    "operations",
-    "dense_operations",
-    "updated_share",
-    "milliseconds",
-    "action",
-    "flush",
-    "dense_milliseconds",
-    "relative_error",
-]
-KEYS = {
+FILES = ("overlay.mp4", "report.json", "summary.png")
+CLIP = {
+    "video": str,
+    "size": list,
     "frames": int,
+    "kinds": dict,
+    "scene_cuts": list,
     "operations": {"dense": int, "eventful": int, "ratio": float},
-    "time_ms": {"dense": float, "eventful": float, "speedup": float},
-    "relative_error": {"mean": float, "max": float},
+    "time_ms": {"dense": float, "eventful": float, "ratio": float, "setup": float},
+    "error": {"target": float, "estimated": dict, "measured": dict, "replaced": dict},
+    "skipping": {"every": float, "error": float, "pairs": int, "longest": int},
     "state_bytes": int,
-    "actions": dict,
-    "flushes": list,
-    "files": dict,
+    "costs": dict,
+    "rows": list,
 }
-
-
-def rows_of(folder):
-    with (folder / "frames.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory, invoke):
-    """The demo model over eight frames of the bundled clip."""
+    """The demo, small and short."""
     out = tmp_path_factory.mktemp("demo") / "deeper" / "out"
-    result = invoke("run", "--size", 112, "--frames", 8, "--out", out, "--json")
+    options = ("--size", 126, "--frames", 9, "--check-every", 2, "--out", out, "--json")
+    result = invoke("run", *options)
     assert result.exit_code == 0, result.stderr
-    return result, out
+    return json.loads(result.stdout), out
 
 
-def test_standard_output_is_json_alone_and_the_same_as_the_file(demo):
-    result, out = demo
-    assert json.loads(result.stdout) == json.loads((out / "summary.json").read_text())
+@pytest.fixture
+def run(tmp_path, invoke, small, clip_file):
+    """Run a policy over the first frames of the small clip; give back what is said of it."""
 
+    def run(*options, frames=8):
+        more = ("--frames", frames, "--out", tmp_path / "out", "--json", *options)
+        result = invoke("run", clip_file, *small, *more)
+        assert result.exit_code == 0, result.stderr
+        (clip,) = json.loads(result.stdout)["clips"]
+        return clip
 
-def test_the_four_files_exist_and_are_named(demo):
-    result, out = demo
-    assert sorted(file.name for file in out.iterdir()) == sorted(FILES)
-    assert json.loads(result.stdout)["files"] == {name: str(out / name) for name in FILES}
+    return run
 
 
 def has_kinds(value, kinds):
@@ -72,57 +66,69 @@ def has_kinds(value, kinds):
     return isinstance(value, kinds)
 
 
-def test_the_summary_has_its_keys(demo):
-    summary = json.loads(demo[0].stdout)
-    assert has_kinds(summary, KEYS), summary
-    assert summary["frames"] == 8
-    assert (summary["model"], summary["video"]) == ("demo", "bikes.mp4")
-    assert (summary["policy"], summary["attention"]) == ("fraction:0.125", "incremental")
-    assert (summary["gating"], summary["measure"]) == ("paper", "error")
-    assert summary["actions"] == {"dense": 1, "gated": 7}
-    assert (summary["size"], summary["damage"], summary["interrupted"]) == ([112, 112], None, False)
-    assert summary["flushes"] == [{"frame": 0, "reason": "first frame"}]
+def test_the_demo_shows_a_moving_and_a_still_camera(demo):
+    report, _ = demo
+    assert (report["model"], report["policy"], report["interrupted"]) == (
+        "demo",
+        "error:0.15",
+        False,
+    )
+    moving, still = report["clips"]
+    assert all(has_kinds(clip, CLIP) for clip in (moving, still))
+    assert (moving["video"], moving["camera"]) == ("bikes.mp4", "moving camera")
+    assert (still["video"], still["camera"]) == ("bigbuckbunny.mp4", "still camera")
+    assert (moving["size"], still["size"]) == ([56, 126], [70, 126])  # 640 x 272, 1280 x 720
+    assert moving["frames"] == still["frames"] == 9
 
 
-def test_the_figures_make_sense(demo):
-    summary = json.loads(demo[0].stdout)
-    operations, times, error = (summary[k] for k in ("operations", "time_ms", "relative_error"))
-    assert operations["ratio"] == operations["dense"] / operations["eventful"]
-    assert 2 < operations["ratio"] < 4
-    assert times["speedup"] == times["dense"] / times["eventful"]
-    assert 0.01 < error["mean"] < error["max"] < 1
-    # 12 blocks; per token 2 x 3 references, 5 x 384 buffered, 384 + 2 x 6 of attention
-    assert summary["state_bytes"] == 4 * 12 * 65 * (3 * 384 + 5 * 384 + 384 + 12)
+def test_standard_output_is_json_alone_and_the_same_as_the_file(demo):
+    report, out = demo
+    assert report == json.loads((out / "report.json").read_text())
 
 
-def test_the_overlay_decodes_to_eight_different_frames(demo, decode):
+def test_the_three_files_exist_and_are_named(demo):
+    report, out = demo
+    assert sorted(file.name for file in out.iterdir()) == sorted(FILES)
+    assert report["files"] == {
+        name: str(out / name) for name in ("overlay.mp4", "summary.png", "report.json")
+    }
+
+
+def test_the_figures_are_those_of_the_rows(demo):
+    for clip in demo[0]["clips"]:
+        rows = clip["rows"]
+        assert [row["frame"] for row in rows] == list(range(9))
+        assert (rows[0]["kind"], rows[0]["reason"]) == ("dense", "first frame")
+        assert sum(clip["kinds"].values()) == 9
+        used = sum(row["operations"] for row in rows)
+        assert clip["operations"]["ratio"] == clip["operations"]["dense"] / used > 1
+        times = clip["time_ms"]
+        ours = [times["dense"], *(row["milliseconds"] for row in rows[1:])]
+        assert times["eventful"] == pytest.approx(statistics.fmean(ours))
+        assert times["ratio"] == times["dense"] / times["eventful"]
+        for name, field in (("measured", "measured_error"), ("replaced", "replaced_error")):
+            known = [row[field] for row in rows if row[field] is not None]
+            assert clip["error"][name]["frames"] == len(known)
+            assert clip["error"][name]["max"] == max(known, default=None)
+        assert clip["error"]["target"] == 0.15
+        measured = [row["frame"] for row in rows if row["measured_error"] is not None]
+        assert measured == [2, 3, 6, 8]
+        assert clip["skipping"]["pairs"] == 6
+
+
+def test_the_overlay_shows_all_frames_of_both_clips(demo, decode):
     frames = decode(demo[1] / "overlay.mp4")
-    assert [frame.shape for frame in frames] == [(2 * (204 + 24) + 28, 966, 3)] * 8
-    for before, after in itertools.pairwise(frames):
-        assert np.abs(before.astype(int) - after).mean() > 0.1
-    top, bottom = frames[0][24:228, :480], frames[0][252:456, 486:]
-    assert np.abs(top.astype(int) - bottom).mean() < 12  # all patches of frame 0 are updated
-    bottom = frames[4][252:456, 486:]
-    assert bottom.mean() < 0.75 * frames[4][24:228, :480].mean()  # most of frame 4 is darkened
+    assert [frame.shape for frame in frames] == [(2 * (360 + 36) + 84, 1288, 3)] * 18
+    rows = [row for clip in demo[0]["clips"] for row in clip["rows"]]
+    for frame, row in zip(frames, rows, strict=True):
+        badge = frame[396 + 3 : 396 + 6, 648 + 4 : 648 + 40].mean(axis=(0, 1))
+        assert np.abs(badge - COLOURS[row["kind"]]).max() < 40, row
 
 
-def test_the_table_holds_a_row_for_each_frame(demo):
-    result, out = demo
-    rows, summary = rows_of(out), json.loads(result.stdout)
-    assert list(rows[0]) == COLUMNS
-    assert [int(row["frame"]) for row in rows] == list(range(8))
-    assert [float(row["time_s"]) for row in rows] == pytest.approx([t / 25 for t in range(8)])
-    assert [row["flush"] for row in rows] == ["first frame"] + [""] * 7
-    assert [row["action"] for row in rows] == ["dense"] + ["gated"] * 7
-    assert sum(int(row["operations"]) for row in rows) == summary["operations"]["eventful"]
-    assert sum(int(row["dense_operations"]) for row in rows) == summary["operations"]["dense"]
-    # 64 patches and the class token; a quarter of the patches, and it
-    assert [float(row["updated_share"]) for row in rows] == pytest.approx([1] + [9 / 65] * 7)
-    checked = [row for row in rows if row["relative_error"]]
-    assert [row["frame"] for row in checked] == ["1", "3", "5", "7"]
-    assert all(float(row["dense_milliseconds"]) > 0 for row in checked)
-    errors = [float(row["relative_error"]) for row in checked]
-    assert summary["relative_error"] == pytest.approx({"mean": np.mean(errors), "max": max(errors)})
+def test_short_clips_are_shown_slowly(demo):
+    with Reader(demo[1] / "overlay.mp4") as reader:
+        times = [float(frame.time) for frame in reader]
+    assert np.allclose(np.diff(times), 4 / 25, atol=1e-3)
 
 
 def test_the_plot_is_a_picture(demo):
@@ -131,24 +137,88 @@ def test_the_plot_is_a_picture(demo):
         assert len(set(image.convert("L").get_flattened_data())) > 20
 
 
-def test_all_tokens_give_the_dense_model(tmp_path, invoke):
-    result = invoke(
-        *("run", "--size", 56, "--frames", 4, "--policy", "all", "--out", tmp_path, "--json")
-    )
-    summary = json.loads(result.stdout)
-    assert summary["relative_error"]["max"] < 1e-4
-    assert summary["operations"]["ratio"] == pytest.approx(1, abs=1e-2)
-    assert summary["checked_frames"] == 4
-    assert [float(row["updated_share"]) for row in rows_of(tmp_path)] == [1] * 4
+@pytest.mark.slow
+def test_the_demo_as_it_is(invoke, tmp_path):
+    """Without arguments; in which time, depends on what else the machine does."""
+    result = invoke("run", "--out", tmp_path, "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, len(report["clips"])) == (0, 2)
+    assert all(clip["frames"] >= job.LEAST for clip in report["clips"])
+    assert all(clip["operations"]["ratio"] > 1 for clip in report["clips"])
+
+
+def test_a_slow_machine_ends_the_clips_early(invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr("eventful.cli.commands.run.DEMO_SECONDS", 0.0)
+    monkeypatch.setattr(job, "LEAST", 2)
+    result = invoke("run", "--size", 126, "--out", tmp_path, "--json")
+    for clip in json.loads(result.stdout)["clips"]:
+        assert clip["frames"] == 2
+        assert clip["stopped"] == "ended early of 50 frames, to be done in time"
+
+
+def test_the_clips_of_the_demo_are_where_they_should_be():
+    for clip in clips.demo_clips(None):
+        with Reader(clip.path, 56, keep_aspect=True) as reader:
+            assert clip.total(reader) == clip.count == 50
+            numbers = [frame.index for frame, _ in clip.frames(reader)]
+        assert numbers == list(range(clip.first, clip.first + 50))
+
+
+@pytest.mark.parametrize(
+    ("options", "policy"),
+    [
+        ((), "error:0.15"),
+        (("--max-error", 0.3), "error:0.3"),
+        (("--share", 0.5), "auto:0.5"),
+        (("--time", 0.5), "time:0.5"),
+        (("--latency-ms", 40), "latency:40"),
+        (("--policy", "carry:3"), "carry:3"),
+        (("--policy", "threshold:0.5"), "threshold:0.5"),
+    ],
+)
+def test_policies_and_their_short_forms(tmp_path, invoke, small, clip_file, options, policy):
+    more = ("--frames", 3, "--out", tmp_path, "--json", *options)
+    result = invoke("run", clip_file, *small, *more)
+    assert json.loads(result.stdout)["policy"] == policy, result.stderr
+
+
+def test_what_skipping_costs_is_what_a_run_that_skips_measures(run):
+    clip = run("--policy", "skip:4", "--check-every", 1)
+    assert clip["kinds"] == {"dense": 2, "held": 6}
+    assert [row["age"] for row in clip["rows"]] == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert clip["error"]["estimated"]["mean"] is None
+    assert clip["error"]["measured"]["frames"] == 8
+
+
+def test_the_error_is_that_of_the_tokens_shown(run, weights, clip_file):
+    clip = run("--policy", "skip:4", "--check-every", 1, "--square", frames=4)
+    model = timm.create_model("test_vit").eval()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.set_input_size(img_size=(64, 64))
+    with Reader(clip_file, 64) as reader, torch.inference_mode():
+        mean, std = (
+            torch.tensor(model.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ("mean", "std")
+        )
+        frames = [(frame.image - mean) / std for frame, _ in zip(reader, range(4), strict=False)]
+        tokens = [model.forward_features(frame)[:, 1:] for frame in frames]
+    errors = [float((tokens[0] - x).norm() / x.norm()) for x in tokens]
+    found = [row["measured_error"] for row in clip["rows"]]
+    assert found == pytest.approx(errors, abs=1e-5)
+
+
+def test_all_tokens_give_the_dense_model(run):
+    clip = run("--policy", "all", "--check-every", 1)
+    assert clip["error"]["measured"]["max"] < 1e-4
+    assert clip["operations"]["ratio"] == pytest.approx(1, abs=1e-2)
+    assert clip["kinds"] == {"dense": 1, "gated": 7}
 
 
 def test_people_get_a_table(tmp_path, invoke, small, clip_file):
-    result = invoke("run", clip_file, *small, "--frames", 3, "--out", tmp_path)
+    result = invoke("run", clip_file, *small, "--frames", 8, "--out", tmp_path)
     assert result.exit_code == 0
-    for text in ("square.mp4", "operations a frame", "time a frame", "relative error", "state"):
+    for text in ("square.mp4", "fewer than dense", "ms eventful", "target 0.15", "skipping"):
         assert text in result.stdout
     assert str(tmp_path / "overlay.mp4") in result.stdout.replace("\n", "").replace(" ", "")
-    assert "1 of 3 frames" in result.stdout
 
 
 def test_weights_in_both_kinds_of_file_give_the_same_run(tmp_path, invoke, clip_file):
@@ -164,13 +234,26 @@ def test_weights_in_both_kinds_of_file_give_the_same_run(tmp_path, invoke, clip_
         out = tmp_path / f"out-{name}"
         result = invoke(
             *("run", clip_file, "--model", "timm:vit_tiny_patch16_224", "--weights"),
-            *(tmp_path / name, "--size", 64, "--frames", 4, "--out", out, "--json"),
+            *(
+                tmp_path / name,
+                "--size",
+                64,
+                "--square",
+                "--frames",
+                4,
+                "--check-every",
+                1,
+                "--out",
+                out,
+                "--json",
+            ),
         )
         assert result.exit_code == 0, result.stderr
-        summary = json.loads(result.stdout)
-        assert (summary["model"], summary["size"]) == ("timm:vit_tiny_patch16_224", [64, 64])
-        assert summary["frames"] == 4
-        errors.append(summary["relative_error"])
+        report = json.loads(result.stdout)
+        (clip,) = report["clips"]
+        assert (report["model"], clip["size"]) == ("timm:vit_tiny_patch16_224", [64, 64])
+        assert clip["frames"] == 4
+        errors.append(clip["error"]["measured"])
     assert errors[0] == errors[1] == errors[2] != errors[3]
     assert errors[0]["max"] > 0
 
@@ -180,147 +263,79 @@ def test_weights_of_two_classifiers_are_left_out(tmp_path, invoke, clip_file):
     assert {"head.bias", "head_dist.bias"} < model.state_dict().keys()
     torch.save(model.state_dict(), tmp_path / "w.pth")
     result = invoke(
-        *("run", clip_file, "--model", "timm:deit_tiny_distilled_patch16_224", "--size", 32),
+        *("run", clip_file, "--model", "timm:deit_tiny_distilled_patch16_224", "--size", 80),
         *("--weights", tmp_path / "w.pth", "--frames", 1, "--out", tmp_path / "out", "--json"),
     )
     assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["state_bytes"] == 4 * 12 * 6 * (9 * 192 + 6)
 
 
-def test_keep_aspect(tmp_path, invoke, small, decode):
-    result = invoke("run", *small, "--keep-aspect", "--frames", 2, "--out", tmp_path, "--json")
-    assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["size"] == [32, 64]  # 640 x 272 to multiples of 16
-    assert len(decode(tmp_path / "overlay.mp4")) == 2
+def test_the_aspect_is_kept_and_rounded(run):
+    assert run("--size", 70, frames=2)["size"] == [48, 64]  # 48 x 32: 70 x 46.7
+    assert run("--square", frames=2)["size"] == [64, 64]
 
 
-def test_a_size_that_is_no_multiple_is_rounded_where_the_aspect_is_kept(
+def test_policies_of_gates_come_from_a_file_with_how_their_gates_work(
     tmp_path, invoke, small, clip_file
 ):
-    result = invoke(
-        *("run", clip_file, *small, "--size", 70, "--keep-aspect", "--frames", 2),
-        *("--out", tmp_path, "--json"),
-    )
-    assert json.loads(result.stdout)["size"] == [48, 64]  # 48 x 32: 70 x 46.7
-
-
-@pytest.mark.parametrize("attention", ["dense", "query_key", "cached"])
-def test_attention_and_gate_and_policy_are_passed_on(tmp_path, invoke, small, clip_file, attention):
-    result = invoke(
-        *("run", clip_file, *small, "--frames", 3, "--out", tmp_path, "--json"),
-        *("--attention", attention, "--gate", "blocks.5.mlp", "--policy", "top:5"),
-        *("--check-every", 1),
-    )
-    summary = json.loads(result.stdout)
-    assert (summary["attention"], summary["policy"]) == (attention, "top:5")
-    assert summary["checked_frames"] == 3
-    tokens, heads, dim, active = 17, 2, 64, 6
-    maps = heads * tokens * tokens
-    kept = {"dense": 0, "query_key": maps, "cached": 2 * maps + 2 * tokens * dim}[attention]
-    assert summary["state_bytes"] == 4 * 6 * (tokens * 8 * dim + kept)
-    assert float(rows_of(tmp_path)[1]["updated_share"]) == pytest.approx(active / tokens)
-
-
-@pytest.mark.parametrize("measure", ["error", "relative", "age", "relative-age"])
-@pytest.mark.parametrize("gating", ["paper", "hold", "input"])
-def test_gating_and_measure_are_passed_on(tmp_path, invoke, small, clip_file, gating, measure):
-    result = invoke(
-        *("run", clip_file, *small, "--frames", 3, "--out", tmp_path, "--json"),
-        *("--gating", gating, "--measure", measure, "--policy", "top:5", "--check-every", 1),
-    )
-    assert result.exit_code == 0, result.stderr
-    summary = json.loads(result.stdout)
-    assert (summary["gating"], summary["measure"]) == (gating, measure)
-    gates, tokens, heads, dim = (1 if gating == "input" else 18), 17, 2, 64
-    buffers = 6 * 3 * dim if gating == "input" else 6 * (5 * dim + dim + 2 * heads)
-    norms_and_ages = gates * {"error": 0, "relative": 1, "age": 1, "relative-age": 2}[measure]
-    assert summary["state_bytes"] == 4 * tokens * (gates * dim + buffers + norms_and_ages)
-    row = rows_of(tmp_path)[2]
-    assert float(row["updated_share"]) == pytest.approx(6 / tokens)
-    if gating == "input":  # 6 of 17 tokens in every part, patch embedding whole
-        assert 0.35 < int(row["operations"]) / int(row["dense_operations"]) < 0.45
-
-
-def test_gatings_and_measures_give_other_outputs(tmp_path, invoke, small, clip_file):
-    options = ("run", clip_file, *small, "--frames", 8, "--check-every", 1, "--policy", "top:3")
-    pairs = [("paper", "error"), ("hold", "error"), ("input", "error"), ("input", "relative-age")]
-    errors = []
-    for gating, measure in pairs:
-        more = ("--gating", gating, "--measure", measure, "--out", tmp_path, "--json")
-        errors.append(json.loads(invoke(*options, *more).stdout)["relative_error"]["mean"])
-    assert len(set(errors)) == 4
-    assert all(0 < error < 1 for error in errors)
-
-
-def test_policies_of_gates_that_come_from_a_file(tmp_path, invoke, small, clip_file):
-    own = {f"blocks.{i}.{stage}": "top:3" for i in range(6) for stage in ("qkv", "proj")}
-    own |= {f"blocks.{i}.mlp": "threshold:0.5" for i in range(6)} | {"blocks.2.proj": "top:7"}
+    own = {"blocks.0.qkv": "top:3"}
+    about = {"model": "timm:test_vit", "gating": "input", "attention": "incremental"}
+    content = {"format": "eventful calibration", "version": 1, "policies": own, "about": about}
     path = tmp_path / "gates.json"
-    path.write_text(json.dumps({"format": "eventful calibration", "version": 1, "policies": own}))
+    path.write_text(json.dumps(content))
     options = ("run", clip_file, *small, "--frames", 3, "--out", tmp_path / "out", "--json")
+    report = json.loads(invoke(*options, "--policy", path).stdout)
+    assert report["policy"].startswith(f"{path}@")
+    assert report["clips"][0]["rows"][2]["tokens"] == 3 + 1
+    about["model"] = "timm:vit_tiny_patch16_224"
+    path.write_text(json.dumps(content))
     result = invoke(*options, "--policy", path)
-    assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["policy"].startswith(f"{path}@")
-    fixed = 11 * 4 + 8  # tokens let through by all gates but the six with thresholds
-    share = float(rows_of(tmp_path / "out")[2]["updated_share"])
-    assert fixed + 6 * 1 <= share * 18 * 17 <= fixed + 6 * 17
-    result = invoke(*options, "--policy", path, "--gating", "input")
     assert result.exit_code == 2
-    assert "calibrated for a model with other gates" in result.stderr
+    assert "calibrated with --model timm:vit_tiny_patch16_224, and this run has" in result.stderr
 
 
 def test_a_run_writes_over_an_older_one(tmp_path, invoke, small, clip_file, decode):
     for frames in (5, 2):
         options = ("--frames", frames, "--out", tmp_path, "--json")
-        result = invoke("run", clip_file, *small, *options)
-        assert result.exit_code == 0
-    assert len(rows_of(tmp_path)) == len(decode(tmp_path / "overlay.mp4")) == 2
-    assert json.loads((tmp_path / "summary.json").read_text())["frames"] == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scene_cuts", [True, False])
-def test_the_first_cut_of_the_demo_clip_is_found(tmp_path, invoke, scene_cuts):
-    result = invoke(
-        *("run", "--size", 112, "--frames", 33, "--out", tmp_path, "--json", "--check-every", 20),
-        "--scene-cuts" if scene_cuts else "--no-scene-cuts",
-    )
-    expected = [{"frame": 0, "reason": "first frame"}]
-    expected += [{"frame": 30, "reason": "scene cut"}] if scene_cuts else []
-    assert json.loads(result.stdout)["flushes"] == expected
+        assert invoke("run", clip_file, *small, *options).exit_code == 0
+    assert len(decode(tmp_path / "overlay.mp4")) == 2
+    assert json.loads((tmp_path / "report.json").read_text())["clips"][0]["frames"] == 2
 
 
 @pytest.mark.parametrize("done", [0, 1, 3])
 def test_an_interrupt_keeps_the_frames_done(
     tmp_path, invoke, small, clip_file, decode, monkeypatch, done
 ):
-    process = running._Job._process
+    step = Session.step
 
-    def interrupted(job, frame):
-        if len(job.rows) == done:
+    def interrupted(session, *arguments):
+        if len(session.rows) == done:
             raise KeyboardInterrupt
-        return process(job, frame)
+        return step(session, *arguments)
 
-    monkeypatch.setattr(running._Job, "_process", interrupted)
+    monkeypatch.setattr(Session, "step", interrupted)
     result = invoke("run", clip_file, *small, "--out", tmp_path, "--json")
     assert result.exit_code == 130
-    summary = json.loads(result.stdout)
-    assert (summary["interrupted"], summary["frames"]) == (True, done)
-    assert summary == json.loads((tmp_path / "summary.json").read_text())
-    assert sorted(summary["files"]) == sorted(file.name for file in tmp_path.iterdir())
-    assert len(rows_of(tmp_path)) == done
+    report = json.loads(result.stdout)
+    assert (report["interrupted"], report["clips"][0]["frames"]) == (True, done)
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert sorted(report["files"]) == sorted(file.name for file in tmp_path.iterdir())
     if done:
         assert len(decode(tmp_path / "overlay.mp4")) == done
+    assert invoke("run", clip_file, *small, "--out", tmp_path).exit_code == 130  # and for people
 
 
-def test_an_interrupt_is_told_to_people_too(tmp_path, invoke, small, clip_file, monkeypatch):
-    def interrupted(job, frame):
-        raise KeyboardInterrupt
+def test_a_failure_leaves_no_half_file(tmp_path, invoke, small, clip_file, monkeypatch):
+    step = Session.step
 
-    monkeypatch.setattr(running._Job, "_process", interrupted)
-    result = invoke("run", clip_file, *small, "--out", tmp_path)
-    assert result.exit_code == 130
-    assert "0 of 0 frames" in result.stdout
+    def failing(session, *arguments):
+        if len(session.rows) == 3:
+            raise ValueError("no more")
+        return step(session, *arguments)
+
+    monkeypatch.setattr(Session, "step", failing)
+    result = invoke("run", clip_file, *small, "--out", tmp_path, "--json")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "error: no more")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_video_is_processed_up_to_the_damage(tmp_path, invoke, small, clip_file, decode):
@@ -330,19 +345,27 @@ def test_a_damaged_video_is_processed_up_to_the_damage(tmp_path, invoke, small, 
     out = tmp_path / "out"
     result = invoke("run", cut, *small, "--out", out, "--json")
     assert result.exit_code == 0
-    summary = json.loads(result.stdout)
-    assert 2 < summary["frames"] < 20
-    assert f"after {summary['frames']} frames of 20 declared" in summary["damage"]
-    assert not summary["interrupted"]
-    assert len(rows_of(out)) == len(decode(out / "overlay.mp4")) == summary["frames"]
+    (clip,) = json.loads(result.stdout)["clips"]
+    assert 2 < clip["frames"] < 20
+    assert f"after {clip['frames']} frames of 20 declared" in clip["damage"]
+    assert len(decode(out / "overlay.mp4")) == clip["frames"]
     assert "warning: cut.mp4: decoding stopped" in result.stderr.replace("\n", " ")
 
 
-@pytest.fixture
-def interrupt(command, small, tmp_path):
-    """Start a run over the bundled clip in a process of its own and send it SIGINT."""
+def test_ctrl_c_leaves_whole_files(command, small, tmp_path, decode):
     program, environment = command
-    arguments = ["run", *map(str, small), "--out", str(tmp_path / "out"), "--json"]
+    out = tmp_path / "out"
+    arguments = [
+        "run",
+        *map(str, small),
+        "--size",
+        "128",
+        "--frames",
+        "120",
+        "--out",
+        str(out),
+        "--json",
+    ]
     process = subprocess.Popen(
         [*program, *arguments],
         env=environment,
@@ -351,49 +374,42 @@ def interrupt(command, small, tmp_path):
         text=True,
     )
     try:
-        wait_for_rows(process, tmp_path / "out" / "frames.csv", 3)
+        deadline = time.monotonic() + 120
+        while not (out / ".overlay.part.mp4").exists():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "no frame within two minutes"
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
-    return process.returncode, stdout, stderr, tmp_path / "out"
-
-
-def wait_for_rows(process, table, count):
-    deadline = time.monotonic() + 120
-    while not table.exists() or len(table.read_text().splitlines()) <= count:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "no frame within two minutes"
-        time.sleep(0.05)
-
-
-def test_ctrl_c_leaves_whole_files(interrupt, decode):
-    code, stdout, stderr, out = interrupt
-    assert code == 130
+    assert process.returncode == 130
     assert "Traceback" not in stderr
-    summary = json.loads(stdout)
-    assert summary == json.loads((out / "summary.json").read_text())
-    assert summary["interrupted"]
-    assert 3 <= summary["frames"] < 250
+    report = json.loads(stdout)
+    assert report == json.loads((out / "report.json").read_text())
+    assert report["interrupted"]
     assert sorted(file.name for file in out.iterdir()) == sorted(FILES)
+    frames = sum(clip["frames"] for clip in report["clips"])
     # the last frame may have been counted and not yet drawn when the signal came
-    assert summary["frames"] - len(decode(out / "overlay.mp4")) in (0, 1)
-    assert summary["frames"] - len(rows_of(out)) in (0, 1)
+    assert frames - len(decode(out / "overlay.mp4")) in (0, 1)
 
 
-@pytest.mark.slow
-def test_compiled_and_with_16_bit_state(invoke, tmp_path):
-    """Compiling is not timed; of 36 bytes a token and value of state, 20 are left."""
-    options = ("--frames", 6, "--size", 112, "--policy", "top:16", "--json")
-    plain = json.loads(invoke("run", *options, "--out", tmp_path / "plain").stdout)
-    more = ("--compile", "--state-dtype", "bfloat16", "--out", tmp_path / "compiled")
-    compiled = json.loads(invoke("run", *options, *more).stdout)
-    assert compiled["state_bytes"] < 0.6 * plain["state_bytes"]
-    assert compiled["operations"]["dense"] == plain["operations"]["dense"]
-    assert compiled["time_ms"]["eventful"] < 5000
+@pytest.mark.parametrize(("every", "total"), [(10, None), (10, 50), (3, 200), (2, 8), (10, 20)])
+def test_checked_frames_see_every_distance_of_a_group(every, total):
+    checks = Checks(every, total)
+    looked = [number for number in range(120) if checks.wanted(number)]
+    first = looked[:4]
+    assert sorted(b - a for a in first for b in first if a < b) == [1, 2, 3, 4, 5, 6]
+    assert all(Checks(1, total).wanted(number) for number in range(9))
 
 
-def test_a_dtype_that_state_is_not_kept_in_is_refused(invoke):
-    result = invoke("run", "--state-dtype", "int8")
-    assert result.exit_code == 2
-    assert "float32, bfloat16, float16, got 'int8'" in result.stderr
+def test_skipping_between_whole_numbers_is_a_mixture_of_the_same_time():
+    checks = Checks(1, 5)
+    for number, value in enumerate((1.0, 2.0, 4.0, 8.0)):
+        checks.add(number, torch.tensor([value]))
+    assert [checks.held(age) for age in (0, 1, 2, 3, 9)] == [0, 0.5, 0.75, 0.875, 0.875]
+    assert checks.skipping(1) == 0
+    assert checks.skipping(3) == pytest.approx(1.25 / 3)
+    # half of the time at every second frame and half at every third is every 2.4th
+    assert checks.skipping(2.4) == pytest.approx((0.25 + 1.25 / 3) / 2)
+    assert (checks.pairs, checks.longest) == (6, 3)

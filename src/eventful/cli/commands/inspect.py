@@ -1,57 +1,52 @@
-"""`eventful inspect`: what of a model converts, and what it would cost."""
+"""`eventful inspect`: what of a model converts, which policies work, and what it would cost."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
-from eventful.attention import Incremental
-from eventful.block.block import EventfulBlock, eventful_blocks
-from eventful.block.state import STAGES, Grid, Stage
-from eventful.cli.choices import POLICIES, Gates, policy_or_plan
+from eventful.block.block import eventful_blocks
+from eventful.cli.choices import Gates, read_policy
+from eventful.cli.frame_costs import frame_costs
+from eventful.cli.gate_costs import gate_costs
 from eventful.cli.options import Attention, Gating, Json, Measure
 from eventful.cli.output import errors, show
 from eventful.cli.subjects import check_name, check_size, input_size, patch_size
-from eventful.counting import (
-    BlockSize,
-    Operations,
-    block_operations,
-    dense_operations,
-    outside,
-    state_values,
-)
-from eventful.policies import Policy
-from eventful.reuse import Plan
+from eventful.policies import POLICIES, FramePolicy, Policy
+from eventful.policies.text import examples
 
 
-def inspect(model: str, policy: Policy | Plan, size: int | None, gates: Gates) -> dict[str, Any]:
-    """Describe a timm model, built without weights on no device.
+def inspect(
+    model: str, policy: FramePolicy | Policy, size: int | None, gates: Gates
+) -> dict[str, Any]:
+    """Describe a timm model, built without weights.
 
     Args:
         model: Its name.
-        policy: Of gates; a plan is refused.
+        policy: What is done with frames; a token policy's gates are described too.
         size: Side of the input; None for the model's own.
-        gates: How gates work.
+        gates: How gates work under a token policy.
 
     Raises:
-        ValueError: There is no such model, it does not take that size, or the policy is a plan.
+        ValueError: There is no such model, it does not take that size, or the policy does not fit.
     """
     name = "vit_small_patch14_dinov2" if model == "demo" else model.removeprefix("timm:")
     check_name(name)
-    if isinstance(policy, Plan):
+    if isinstance(policy, FramePolicy) and gates != Gates():
         raise ValueError(
-            f"inspect shows what gates cost, and the plan {policy} has none; give a policy such as "
-            f"fraction:0.125, or see what the plan costs with: eventful run --policy {policy}"
+            f"--attention, --gating and --measure concern the gates of token policies, and "
+            f"{policy} decides about frames; leave them out, or give --policy fraction:0.125"
         )
     backbone = _build(name, size)
-    report: dict[str, Any] = {"model": model, "policy": str(policy), **gates.names()}
+    report: dict[str, Any] = {"model": model, "policy": str(policy)}
+    if isinstance(policy, Policy):
+        report |= gates.names()
     try:
         gates.convert(backbone, policy)
     except ValueError as error:
@@ -59,41 +54,15 @@ def inspect(model: str, policy: Policy | Plan, size: int | None, gates: Gates) -
     side = input_size(backbone) if size is None else size
     if hasattr(backbone, "patch_embed"):
         check_size(side, patch_size(backbone))
-    return report | _costs(backbone, side, gates)
-
-
-def _costs(backbone: nn.Module, side: int, gates: Gates) -> dict[str, Any]:
-    """What a converted model costs at a size."""
-    tokens, grid, other = _trace(backbone, side)
-    blocks: list[EventfulBlock] = list(eventful_blocks(backbone).values())
-    prefix = blocks[0].prefix_tokens
-    updated = _updated(blocks, tokens - prefix, prefix)
-    counts = [count for count in updated.values() if count is not None]
-    fixed = len(counts) == len(updated)
-    dense = used = Operations(other=other)
-    values = 0
-    for block in blocks:
-        sizes = BlockSize.of(block, grid)
-        dense += dense_operations(sizes, tokens)
-        values += sum(state_values(sizes, block.options.attention, tokens))
-        values += len(block.stages) * _measured(gates.measure) * tokens
-        if fixed:
-            used += _block(sizes, gates.attention, tokens, _stages(block, updated))
-    return {
+    blocks = eventful_blocks(backbone).values()
+    report |= {
         "converts": True,
         "blocks": {block.name: type(block.original).__name__ for block in blocks},
         "size": side,
-        "tokens": tokens,
-        "prefix_tokens": prefix,
-        "updated_tokens": counts[0] if fixed and len(set(counts)) == 1 else None,
-        "updated_by_gate": updated,
-        "operations": {
-            "dense": dense.as_dict() | {"total": dense.total},
-            "eventful": used.as_dict() | {"total": used.total} if fixed else None,
-            "ratio": dense.total / used.total if fixed else None,
-        },
-        "state_bytes": 4 * values,
     }
+    if isinstance(policy, Policy):
+        report |= gate_costs(backbone, side, gates)
+    return report | frame_costs(_build(name, size), side)
 
 
 def _build(name: str, size: int | None) -> nn.Module:
@@ -107,133 +76,100 @@ def _build(name: str, size: int | None) -> nn.Module:
         raise ValueError(f"{name} cannot be built at size {size}: {error}") from error
 
 
-def _trace(backbone: nn.Module, side: int) -> tuple[int, Grid | None, int]:
-    """Run shapes through the model: tokens and grid in its blocks, and operations outside them."""
-    seen: list[tuple[int, ...]] = []
-
-    def note(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.append(tuple(args[0].shape[1:-1]))
-
-    blocks: list[EventfulBlock] = list(eventful_blocks(backbone).values())
-    handle = blocks[0].register_forward_pre_hook(note)
-    try:
-        with torch.inference_mode(), outside(blocks) as observer:
-            backbone(torch.empty(1, 3, side, side, device="meta"))
-    except AssertionError as error:
-        raise ValueError(f"the model takes no input of {side} x {side}: {error}") from error
-    finally:
-        handle.remove()
-    return (
-        math.prod(seen[0]),
-        (seen[0][0], seen[0][1]) if len(seen[0]) == 2 else None,
-        observer.total,
-    )
-
-
-def _updated(blocks: list[EventfulBlock], patches: int, prefix: int) -> dict[str, int | None]:
-    """Tokens that each gate lets through on every frame; None where it depends on the video."""
-    found: dict[str, int | None] = {}
-    for block in blocks:
-        for stage, policy in block.default_policies.items():
-            policy.select(torch.zeros(1, patches))  # raises if it does not fit
-            count = policy.count(patches)
-            found[f"{block.name}.{stage}"] = None if count is None else count + prefix
-    return found
-
-
-def _stages(block: EventfulBlock, updated: Mapping[str, int | None]) -> dict[Stage, int]:
-    """What a block updates; one without gates follows the first gate of the network."""
-    first = next(iter(updated.values()))
-    counts: dict[Stage, int] = {}
-    for stage in STAGES:
-        count = updated.get(f"{block.name}.{stage}", first)
-        assert count is not None  # else nothing is foretold
-        counts[stage] = count
-    return counts
-
-
-def _measured(measure: str) -> int:
-    """Numbers that a gate remembers of each token beside its reference."""
-    return ("relative" in measure) + ("age" in measure)
-
-
-def _block(size: BlockSize, attention: str, tokens: int, updated: dict[Stage, int]) -> Operations:
-    """A frame of one block.
-
-    What depends on the video is left out or taken at its largest: no row is sent back by the guard,
-    and every window holds an updated token, as far as there are enough.
-    """
-    form = Incremental(size.heads, size.width**-0.5)
-    active = updated["qkv"]
-    if size.window:
-        corrected, recomputed = 0, min(active * size.window, size.places)
-    elif form.full_is_cheaper(active, tokens):
-        corrected, recomputed = 0, tokens
-    else:
-        corrected = tokens - active
-        recomputed = active + min(corrected, form.rotated_rows(tokens))
-    return block_operations(
-        size,
-        attention,  # type: ignore[arg-type]
-        tokens,
-        updated,
-        corrected=corrected,
-        recomputed=recomputed,
-    )
-
-
 def table(report: dict[str, Any]) -> Any:
     """The report for people."""
     if not report["converts"]:
         return f"{report['model']} does not convert: {report['reason']}"
-    kinds = Table(title=f"{report['model']} at {report['size']}, {report['policy']}")
+    blocks = report["blocks"]
+    kinds = ", ".join(sorted(set(blocks.values())))
+    lines = [f"blocks   {len(blocks)} convert: {', '.join(blocks)} ({kinds})"]
+    if "grid" in report:
+        height, width = report["grid"]
+        lines += [
+            f"tokens   {report['tokens']}: a grid of {height} x {width}, and "
+            f"{report['prefix_tokens']} in front of it (class token, registers)",
+            f"taps     {', '.join(report['taps'])} (outputs that the rest of the model reads)",
+        ]
+        if report["apart"]:
+            lines.append(f"apart    {', '.join(report['apart'])} need all tokens on every frame")
+    parts = [_gates(report), *_gate_lines(report)] if "updated_by_gate" in report else []
+    costs = [_costs(report)] if "costs" in report else []
+    return Group(*map(escape, lines), *costs, *parts, _policies(report["policies"]))
+
+
+def _costs(report: dict[str, Any]) -> Table:
+    """What each kind of frame costs."""
+    costs = report["costs"]
+    result = Table(title=escape(f"{report['model']} at {report['size']}"))
+    for column in ("frame", "operations (10⁹)", "of dense"):
+        result.add_column(column, justify="left" if column == "frame" else "right")
+    names = {"partial_eighth": "partial, an eighth of the patches"}
+    for kind in ("dense", "partial_eighth", "carried", "held"):
+        share = costs[kind] / costs["dense"]
+        result.add_row(names.get(kind, kind), f"{costs[kind] / 1e9:.3f}", f"{100 * share:.1f} %")
+    return result
+
+
+def _policies(policies: dict[str, str | None]) -> Table:
+    result = Table("policies", "work", title="which policies work")
+    for kind, reason in policies.items():
+        result.add_row(kind, "yes" if reason is None else escape(f"no: {reason}"))
+    return result
+
+
+def _gates(report: dict[str, Any]) -> Table:
+    """Operations under a token policy."""
+    kinds = Table(title=escape(f"{report['model']} at {report['size']}, {report['policy']}"))
     for column in ("operations (10⁹)", "dense", "eventful"):
         kinds.add_column(column, justify="left" if column.startswith("op") else "right")
     dense, used = report["operations"]["dense"], report["operations"]["eventful"]
     for kind in dense:
         ours = "depends on the video" if used is None else f"{used[kind] / 1e9:.3f}"
         kinds.add_row(kind, f"{dense[kind] / 1e9:.3f}", ours)
-    blocks = report["blocks"]
+    return kinds
+
+
+def _gate_lines(report: dict[str, Any]) -> list[str]:
     lines = [
-        f"blocks   {len(blocks)} convert: {', '.join(blocks)} ({', '.join(set(blocks.values()))})",
-        f"tokens   {report['tokens']}, of which {report['prefix_tokens']} prefix tokens; "
-        f"updated on a frame: {_counted(report)}",
         f"gates    {len(report['updated_by_gate'])}, gating {report['gating']}, "
         f"by {report['measure']}; attention {report['attention']}",
+        f"updated  {_counted(report)} of {report['tokens']} tokens on a frame, "
+        f"{report['prefix_tokens']} prefix tokens among them",
         f"state    {report['state_bytes'] / 1e6:.1f} MB a stream in float32",
     ]
-    if used is not None:
+    if report["operations"]["eventful"] is not None:
         lines.append(f"ratio    {report['operations']['ratio']:.2f}x fewer operations")
-    return Group(kinds, *lines)
+    return [escape(line) for line in lines]
 
 
 def _counted(report: dict[str, Any]) -> str:
     """Tokens updated on a frame."""
     counts = set(report["updated_by_gate"].values())
     if None in counts:
-        return "depends on the video"
+        return "depends on the video: any"
     low, high = min(counts), max(counts)
-    return f"{low}" if low == high else f"{low} to {high}, by gate"
+    return f"{low}" if low == high else f"{low} to {high}, by gate,"
 
 
 def command(
     model: Annotated[str, typer.Argument(help="A timm model name, or 'demo'.")],
     policy: Annotated[
-        str, typer.Option(help=f"{POLICIES}. Plans have no gates.")
-    ] = "fraction:0.125",
+        str,
+        typer.Option(help=f"{examples(POLICIES)}. Token policies show what gates cost too."),
+    ] = "error:0.15",
     size: Annotated[int | None, typer.Option(help="Side of the input [the model's own].")] = None,
     attention: Attention = "incremental",
     gating: Gating = "paper",
     measure: Measure = "error",
     json_output: Json = False,
 ) -> None:
-    """Show which blocks of a model convert, and what they cost dense and eventful.
+    """Show which blocks of a model convert, which policies work, and what frames cost.
 
-    Nothing is downloaded or computed: the model is built without weights.
+    Nothing is downloaded: the model is built without weights, and two frames of noise are run.
     """
     with errors():
         gates = Gates(attention, gating, measure)
-        report = inspect(model, policy_or_plan(policy), size, gates)
+        report = inspect(model, read_policy(policy), size, gates)
     show(report, json_output, table)
     if not report["converts"]:
         raise typer.Exit(1)

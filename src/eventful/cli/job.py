@@ -1,0 +1,287 @@
+"""The work of `eventful run`: clips through a model, into a video, a plot and a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+import eventful
+from eventful import FramePolicy, Policy, restore
+from eventful.block.block import eventful_blocks
+from eventful.cli.charts import plot
+from eventful.cli.checks import Checks
+from eventful.cli.choices import Gates
+from eventful.cli.clips import Clip
+from eventful.cli.output import check_folder, written_whole
+from eventful.cli.panels import Overlay
+from eventful.cli.report import caption, doing, figures
+from eventful.cli.session import Session
+from eventful.cli.subjects import Subject, Unbuilt, check_size, find
+from eventful.provenance import machine, write_json
+from eventful.video import Frame, Reader, Writer
+
+LEAST = 12
+FILES = ("overlay.mp4", "summary.png", "report.json")
+SLOW, SHORT = Fraction(1, 4), 10  # clips shorter than so many seconds are shown at this speed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of the command.
+
+    Attributes:
+        clips: What to run.
+        seconds: Time for all clips together, after which they end early, though not before
+            `LEAST` frames of each; None for no limit.
+    """
+
+    clips: Sequence[Clip]
+    model: str
+    weights: Path | None
+    policy: FramePolicy | Policy
+    gates: Gates
+    size: int | None
+    square: bool
+    out: Path
+    check_every: int | None
+    scene_cuts: bool
+    seconds: float | None
+
+
+def run(settings: Settings, console: Console) -> dict[str, Any]:
+    """Do the whole job; see `eventful run --help`.
+
+    Nothing is written before the first video has been opened and the model built and converted.
+
+    Returns:
+        The report, as in report.json.
+    """
+    job = _Job(settings, console)
+    interrupted = job.run()
+    report: dict[str, Any] = {
+        "eventful": eventful.__version__,
+        "model": settings.model,
+        "policy": str(settings.policy),
+        "clips": job.reports,
+        "seconds": job.seconds,
+        "interrupted": interrupted,
+        "machine": machine(),
+    }
+    names = FILES if any(session.rows for session in job.sessions) else FILES[-1:]
+    report["files"] = {name: str(settings.out / name) for name in names}
+    write_json(report, settings.out / "report.json")
+    return report
+
+
+class _Job:
+    """One pass over all clips."""
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        self.settings, self.console = settings, console
+        self.started = time.perf_counter()
+        self.model: Unbuilt = find(settings.model, settings.weights)
+        check_folder(settings.out)
+        self.readers = [self._open(clip) for clip in settings.clips]
+        self.sessions: list[Session] = []
+        self.stopped: list[str] = []
+        self.seconds = 0.0
+        self.writer: Writer | None = None
+        self._shown = Fraction(0)  # time in the overlay
+
+    def _open(self, clip: Clip) -> Reader:
+        size = self.model.size if self.settings.size is None else self.settings.size
+        if self.settings.square:
+            check_size(size, self.model.patch)
+        return Reader(clip.path, size, keep_aspect=not self.settings.square, patch=self.model.patch)
+
+    def run(self) -> bool:
+        """Process all clips and write the pictures; True if Ctrl-C ended it."""
+        interrupted = False
+        with ExitStack() as stack:
+            progress = stack.enter_context(_progress(self.console))
+            task = progress.add_task("opening", total=None)
+            try:
+                self._clips(progress, stack)
+            except KeyboardInterrupt:
+                interrupted = True
+            progress.update(task, description="writing")
+        for clip, reader in zip(self.settings.clips, self.readers, strict=True):
+            reader.close()
+            if reader.damage:
+                text = f"warning: {clip.path.name}: {reader.damage}"
+                self.console.print(text, style="yellow", markup=False)
+        done = [
+            (clip.title, session.rows)
+            for clip, session in zip(self.settings.clips, self.sessions, strict=False)
+            if session.rows
+        ]
+        if not done:
+            self._clear()
+        else:
+            with written_whole(self.settings.out / "summary.png") as path:
+                plot(dict(done), self.sessions[0].target, path)
+        self.seconds = time.perf_counter() - self.started
+        return interrupted
+
+    def _clips(self, progress: Progress, stack: ExitStack) -> None:
+        """Run clip after clip into one overlay."""
+        settings, (task,) = self.settings, progress.task_ids
+        totals = [c.total(r) for c, r in zip(settings.clips, self.readers, strict=True)]
+        known = [total for total in totals if total is not None]
+        progress.update(task, total=sum(known) if len(known) == len(totals) else None)
+        for clip, reader, total in zip(settings.clips, self.readers, totals, strict=True):
+            progress.update(task, description=f"{clip.title}: building the model")
+            subject = self.model.build(reader.height, reader.width)
+            grid = reader.height // self.model.patch, reader.width // self.model.patch
+            every = settings.check_every or 10
+            checks = Checks(every, total)
+            try:
+                session = Session(
+                    subject, settings.policy, settings.gates, grid, settings.scene_cuts, checks
+                )
+                self.sessions.append(session)
+                self.stopped.append("")
+                self._clip(clip, reader, session, progress, stack)
+            finally:
+                if eventful_blocks(subject.backbone):
+                    restore(subject.backbone)
+
+    def _clear(self) -> None:
+        """Make the folder, and clear away what an earlier run has written."""
+        self.settings.out.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (self.settings.out / name).unlink(missing_ok=True)
+
+    def _start(self, stack: ExitStack) -> Writer:
+        """Begin the overlay, once the first frame has shown that all fits together."""
+        self._clear()
+        self.overlay = Overlay([_aspect(clip) for clip in self.settings.clips])
+        path = stack.enter_context(written_whole(self.settings.out / "overlay.mp4"))
+        return stack.enter_context(Writer(path, self.readers[0].rate))
+
+    def _clip(
+        self,
+        clip: Clip,
+        reader: Reader,
+        session: Session,
+        progress: Progress,
+        stack: ExitStack,
+    ) -> None:
+        (task,), end = progress.task_ids, self._end()
+        total = clip.total(reader)
+        speed = SLOW if total is not None and total < SHORT * reader.rate else Fraction(1)
+        pictures = _Pictures(session.subject, session.grid)
+        progress.update(task, description=f"{clip.title}: measuring what frames cost")
+        begin, at = self._shown, Fraction(0)
+        for frame, at in clip.frames(reader):
+            tokens = session.step(frame.image, float(at))
+            row = session.rows[-1]
+            self.writer = self.writer or self._start(stack)
+            image = self._draw(clip, frame, session, pictures, tokens)
+            self._shown = begin + at / speed
+            self.writer.write(image, self._shown)
+            checked = ", dense model beside it" if row.dense_milliseconds else ""
+            text = f"{clip.title}: frame {row.frame}, {doing(row)}{checked}"
+            progress.update(task, advance=1, description=text)
+            if time.perf_counter() > end and len(session.rows) >= LEAST:
+                self.stopped[-1] = f"ended early of {total} frames, to be done in time"
+                break
+        self._shown += 1 / (reader.rate * speed)
+
+    def _end(self) -> float:
+        """When the clip that begins now has to end: each gets an equal part of the time left."""
+        if self.settings.seconds is None:
+            return float("inf")
+        now = time.perf_counter()
+        left = self.started + self.settings.seconds - now
+        return now + left / (len(self.settings.clips) - len(self.sessions) + 1)
+
+    def _draw(
+        self, clip: Clip, frame: Frame, session: Session, pictures: _Pictures, tokens: Tensor
+    ) -> np.ndarray:
+        row = session.rows[-1]
+        assert session.dense is not None
+        number, dense = session.dense
+        age = row.frame - number
+        old = "this frame" if not age else f"{age} frame{'s' * (age > 1)} old"
+        titles = (
+            f"input: {clip.title}",
+            f"dense model's {session.subject.title}: {old}",
+            f"eventful {session.subject.title}",
+        )
+        return self.overlay.draw(
+            frame.pixels,
+            pictures.dense(number, dense),
+            pictures.of(tokens),
+            session.computed,
+            row.kind,
+            titles,
+            caption(session),
+            _aspect(clip),
+        )
+
+    @property
+    def reports(self) -> list[dict[str, Any]]:
+        """What is said of each clip that was begun."""
+        return [
+            {
+                "video": clip.path.name,
+                "camera": clip.camera,
+                "first": clip.first,
+                "size": [reader.height, reader.width],
+                "stopped": stopped,
+                "damage": reader.damage,
+                **figures(session),
+            }
+            for clip, reader, session, stopped in zip(
+                self.settings.clips, self.readers, self.sessions, self.stopped, strict=False
+            )
+        ]
+
+
+class _Pictures:
+    """Draws patch tokens; a dense result that stays is drawn once."""
+
+    def __init__(self, subject: Subject, grid: tuple[int, int]) -> None:
+        self._subject, self._grid = subject, grid
+        self._dense: tuple[int, np.ndarray] | None = None
+
+    @torch.inference_mode()
+    def of(self, tokens: Tensor) -> np.ndarray:
+        """An RGB picture."""
+        return self._subject.picture(tokens, self._grid)
+
+    def dense(self, number: int, tokens: Tensor) -> np.ndarray:
+        """The picture of the dense result of a frame."""
+        if self._dense is None or self._dense[0] != number:
+            self._dense = number, self.of(tokens)
+        return self._dense[1]
+
+
+@cache
+def _aspect(clip: Clip) -> float:
+    with Reader(clip.path) as native:
+        return native.width / native.height
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.description}", markup=False),
+        console=console,
+        disable=not console.is_terminal,
+    )
