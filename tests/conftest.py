@@ -1,11 +1,8 @@
 """Settings for all tests."""
 
 import pytest
-import torch
 
 from eventful.attention import Incremental
-
-torch.set_num_threads(1)  # tensors are tiny here: a second thread costs more than it brings
 
 
 @pytest.fixture(autouse=True)

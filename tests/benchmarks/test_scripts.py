@@ -190,6 +190,14 @@ def test_refresh(run, script, data, tiny, tmp_path, monkeypatch):
     assert len(refresh.tables(found)["rotation"]) == 1 + 3
 
 
+def test_rows(run, data, tiny):
+    tiny("rows")
+    found = run("rows", "--size", 98, "--frames", 4)
+    assert (found["rows"], found["frames"]) == (3, 4)
+    assert found["largest_relative_difference"] < 1e-4
+    assert sum(found["kinds"].values()) == 12
+
+
 def test_scene_cuts(run, data):
     found = run("scene_cuts", "--sizes", 224, "--frames", 32)
     clips = {row["video"]: row["found"] for row in found["rows"]}

@@ -9,7 +9,7 @@ import torch
 
 import eventful
 from eventful.counting import BlockSize, dense_operations
-from tests.zoo import TOLERANCE, build, clip, relative
+from tests.zoo import build, clip, relative, tolerance
 
 POLICY = eventful.TopR(3)
 
@@ -67,9 +67,9 @@ def test_another_dtype_is_a_reported_reset(dtype):
     for frame in video[:2]:
         stream(frame)
     assert model.to(dtype) is model
-    output = stream(video[2])
+    output, given = stream(video[2]), video[2:3].to(dtype)
     assert output.dtype == dtype
-    assert relative(output, model(video[2].to(dtype))) < TOLERANCE[dtype]
+    assert relative(output, model(given[0])) < tolerance(model, given)
     reason = f"dtype changed from torch.float32 to {dtype}"
     assert [(f.frame, f.row, f.reason) for f in stream.stats.flushes][-2:] == [
         (2, 0, reason),

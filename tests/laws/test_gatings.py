@@ -247,3 +247,17 @@ def test_compiled_streams_give_the_same(name, gating, measure):
         assert relative(fast(frame), plain(frame)) < 2e-5
         if t < 3:  # the frame behind one that is taken back computes attention anew
             assert fast.stats.operations == plain.stats.operations
+
+
+@pytest.mark.parametrize("gating", ["paper", "hold", "input"])
+def test_the_first_gate_norms_its_input_once(gating):
+    model = eventful.convert(build("plain"), eventful.TopR(3), gating=gating)
+    stream = eventful.Stream(model, check=False)
+    frame = torch.rand(1, 3, *SIZE)
+    stream(frame)
+    calls = []
+    handle = model.blocks[0].norm1.register_forward_hook(lambda *seen: calls.append(seen))
+    stream(frame)
+    handle.remove()
+    # with one gate, the chosen tokens are normed where they are projected, too
+    assert len(calls) == (2 if gating == "input" else 1)

@@ -14,7 +14,7 @@ from eventful.attention import Dense, Windowed
 from eventful.block.attend import relative_positions
 from eventful.ops import Index
 from eventful.policies import Policy
-from tests.zoo import FAMILIES, ROTARY, TOLERANCE, build, clip, relative
+from tests.zoo import FAMILIES, ROTARY, TOLERANCE, build, clip, relative, tolerance
 
 DTYPES = (torch.float32, torch.bfloat16)
 FORMS = ("dense", "query_key", "cached", "incremental")
@@ -71,8 +71,10 @@ def test_positions_matter_in_these_models(name):
 def test_law_1_keep_all_is_the_dense_model(family, attention, dtype):
     model = build(family, dtype)
     stream = stream_of(model, eventful.KeepAll(), attention=attention)
-    for frame in clip(4, dtype=dtype):
-        assert relative(stream(frame), dense(model, frame)) < TOLERANCE[dtype]
+    video = clip(4, dtype=dtype)
+    limit = tolerance(model, video)
+    for frame in video:
+        assert relative(stream(frame), dense(model, frame)) < limit
 
 
 @pytest.mark.parametrize("gate_before_norm", [False, True])

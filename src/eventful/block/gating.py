@@ -48,10 +48,22 @@ def run(block: EventfulBlock, x: Tensor, place: Place) -> Tensor:
 def _flush(block: EventfulBlock, x: Tensor) -> list[int]:
     """Ask the stream which rows to flush, given the first gate's reference and input."""
     assert block.binding is not None
+    frame = block.binding.frame
     c = x if block.options.gate_before_norm else block.norm_1(x)
+    frame.seen = None if frame.fixed else c  # a compiled update fuses the norm and does it again
     reference = block.binding.state.gates["qkv"].reference
     patches = slice(block.prefix_tokens, None)
-    return block.binding.frame.on_first_gate(reference[:, patches], c[:, patches])
+    return frame.on_first_gate(reference[:, patches], c[:, patches])
+
+
+def _qkv_input(block: EventfulBlock, x: Tensor) -> Tensor:
+    """What the QKV gate compares: normed tokens, unless the norm comes after it."""
+    assert block.binding is not None
+    frame = block.binding.frame
+    c, frame.seen = frame.seen, None
+    if c is not None:
+        return c
+    return x if block.options.gate_before_norm else block.norm_1(x)
 
 
 def first_frame(block: EventfulBlock, x: Tensor, place: Place) -> Tensor:
@@ -107,8 +119,7 @@ def one_gate(block: EventfulBlock, x: Tensor, place: Place) -> Tensor:
     assert block.binding is not None
     frame = block.binding.frame
     if "qkv" in block.stages:
-        c = x if block.options.gate_before_norm else block.norm_1(x)
-        frame.index, _ = _choose(block, "qkv", c)
+        frame.index, _ = _choose(block, "qkv", _qkv_input(block, x))
     index = frame.index
     assert index is not None  # the block with the gate runs first, or `run` refuses
     active = index.gather(x)
@@ -183,7 +194,8 @@ def _gated(
 ) -> TokenBuffer:
     """b[J] <- f(norm(x)[J]), J chosen by the stage's gate; on the first frame, all tokens."""
     inside = norm if norm and block.options.gate_before_norm else None
-    index, c = _choose(block, stage, x if inside or not norm else norm(x))
+    c = _qkv_input(block, x) if stage == "qkv" else x if inside or not norm else norm(x)
+    index, c = _choose(block, stage, c)
     return _write(block, stage, index, f(inside(c) if inside else c, index), len(x), stage == "qkv")
 
 

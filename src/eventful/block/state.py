@@ -97,6 +97,7 @@ class Frame:
         reached: Whether the first gate has been reached on this frame.
         index: What the first gate let through, where it is the only one.
         work: The pass, under a frame policy; no gate is asked then.
+        seen: The first gate's input, once it has been computed for `on_first_gate`.
     """
 
     first: Step
@@ -110,6 +111,7 @@ class Frame:
     reached: bool = False
     index: Index | None = None
     work: Pass | None = None
+    seen: Tensor | None = None
 
 
 @dataclass
