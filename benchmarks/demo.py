@@ -1,4 +1,4 @@
-"""The README's table: `eventful run --size 518` on the demo clip at two policies.
+"""`eventful run --size 518` on the demo clip at two policies.
 
     python benchmarks/demo.py [--out FILE]
 
