@@ -4,7 +4,7 @@
     python benchmarks/equal_time.py WORK --draw
 
 WORK keeps the dense tokens and what is done, so that the same command goes on where it was ended.
-Writes benchmarks/results/equal_time.json and the tables of docs/results.md.
+Writes benchmarks/results/equal_time.json and the tables of docs/results.md and README.md.
 
 For each clip and size (long side in pixels), the demo's ViT-S/14:
 
@@ -46,10 +46,16 @@ from eventful.stream.costs import Costs
 from eventful.video import Reader
 
 ROOT = Path(__file__).parents[1]
-RESULT, PAGE = ROOT / "benchmarks" / "results" / "equal_time.json", ROOT / "docs" / "results.md"
+RESULT = ROOT / "benchmarks" / "results" / "equal_time.json"
+PAGES = ROOT / "docs" / "results.md", ROOT / "README.md"
 DAVIS = "davis2016/JPEGImages/480p"
 CLIPS = ("highway", "vtest", "campus", "demo")  # and those of DAVIS
-STARTS = {"highway": 470}
+GROUPS = {  # of the README's table; DAVIS is all that is in no other
+    "still camera (highway, vtest, TUD-Campus)": ("highway", "vtest", "campus"),
+    "DAVIS, mostly moving cameras": (),
+    "demo clip, cuts and fast cameras": ("demo",),
+}
+STARTS = {"highway": 470}  # of longer clips
 MOST = 120  # frames of a clip
 EVERY = range(2, 11)  # K
 AT = 3, 5, 8  # K, at whose times `Auto` runs
@@ -73,8 +79,9 @@ def frames_of(clip: str, root: Path, size: int) -> Tensor:
     }
     path = demo_clip() if clip == "demo" else paths.get(clip, root / DAVIS / clip)
     start = STARTS.get(clip, 0)
-    reader = Reader(path, size=size, keep_aspect=True)
-    return torch.cat([frame.image for frame in itertools.islice(reader, start, start + MOST)])
+    frames = Reader(path, size=size, keep_aspect=True)
+    found = [frame.image for frame in itertools.islice(frames, start, start + MOST)]
+    return torch.cat(found or [frame.image for frame in itertools.islice(frames, MOST)])
 
 
 def moving(tokens: Tensor, frame: int) -> Tensor:
@@ -251,7 +258,30 @@ def tables(result: dict[str, Any]) -> dict[str, filling.Lines]:
         for size in sizes
     ]
     over.append(["mean", *map(_over, means)])
-    return {"over": over, "held": held}
+    return {"over": over, "held": held, "summary": summary(rows, sizes)}
+
+
+def summary(rows: Sequence[dict[str, Any]], sizes: Sequence[int]) -> filling.Lines:
+    """The README's table: means over groups of clips."""
+    lines = [["long side", "clips", "error", "operations", "time", "at equal time"]]
+    for size, (group, clips) in itertools.product(sizes, GROUPS.items()):
+        found = [row for row in rows if row["size"] == size and _is_of(row["clip"], clips)]
+        if found:
+            held = [row["held"] for row in found]
+            error = fmean(map(_error, held))
+            costs = [fmean(row[name] for row in held) for name in ("operations", "time")]
+            over = fmean(row["over_mix"] for row in found)
+            figures = [f"{error:.3f}", *(f"{cost:.2f}" for cost in costs), f"{over:.2f}"]
+            lines.append([f"{size} px", group, *figures])
+    return lines
+
+
+def _is_of(clip: str, clips: Sequence[str]) -> bool:
+    return clip in clips if clips else clip not in CLIPS
+
+
+def _error(row: dict[str, Any]) -> float:
+    return row["error"]["all"] if row["settled"] is None else row["settled"]
 
 
 def _over(row: dict[str, Any]) -> str:
@@ -259,8 +289,7 @@ def _over(row: dict[str, Any]) -> str:
 
 
 def _kept(row: dict[str, Any]) -> str:
-    error = row["error"]["all"] if row["settled"] is None else row["settled"]
-    return f"{error:.3f}, {row['operations']:.2f}, {row['time']:.2f}"
+    return f"{_error(row):.3f}, {row['operations']:.2f}, {row['time']:.2f}"
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -291,7 +320,8 @@ def main(given: Sequence[str] | None = None) -> None:
     result = {"machine": machine(), "commit": commit(), "rows": rows}
     write_json(result, arguments.out or RESULT)
     if arguments.out is None:
-        filling.fill(PAGE, "equal-time", tables(result))
+        for page in PAGES:
+            filling.fill(page, "equal-time", tables(result))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ the same command goes on where it was ended. Tasks on the same frames are judged
 are not taken: `benchmarks/quality_times.py` takes them, on short excerpts.
 
 `collect` brings what was found together in benchmarks/results/quality.json, draws
-docs/images/quality-<task>.svg, and fills in the tables of docs/quality.md (and of README.md where
-it has a place for them); `tables` does this last step alone, and with --check fails where the
-tables differ from the results.
+docs/images/quality-<task>.svg, and fills in the tables of docs/quality.md; `tables` does this
+last step alone, and with --check fails where the tables differ from the results.
 
 `sheets` draws docs/images/sheet-<task>.jpg, what one setting makes of some frames of each task,
 beside the dense tokens that `run` has left in OUT; nothing of what was measured is touched.
@@ -46,7 +45,7 @@ from eventful.provenance import write_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quality.json"
-FILES = (ROOT / "README.md", ROOT / "docs" / "quality.md")
+FILES = (ROOT / "docs" / "quality.md",)
 IMAGES = ROOT / "docs" / "images"
 
 SETTINGS = {

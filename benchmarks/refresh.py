@@ -295,7 +295,7 @@ def drifts(panel: Any, rows: list[dict[str, Any]]) -> None:
 def tables(content: dict[str, Any]) -> dict[str, filling.Lines]:
     """The tables of the page."""
     heads = ["gating", "tokens picked", "mean", "first thousand", "last", "largest", "bounded"]
-    settings, rotation = [heads], [["rows of attention anew", "after 1,000", "after 10,000"]]
+    settings, rotation = [heads], [["rows of attention recomputed", "after 1,000", "after 10,000"]]
     for row in (row for name in RUNS if name != "rotation" for row in content["runs"][name]):
         means = [f"{value:.3f}" for value in (fmean(row["mean"]), row["mean"][0], row["mean"][-1])]
         bounded = "yes" if row["bounded"] else "no"

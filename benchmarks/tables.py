@@ -1,8 +1,8 @@
-"""Write the tables of README.md and docs/speed.md from benchmarks/results/bench.
+"""Write the tables of docs/speed.md from benchmarks/results/bench.
 
     python benchmarks/tables.py [--check]
 
-replaces what stands between `<!-- table: NAME -->` and `<!-- end -->` in both files by a table made
+replaces what stands between `<!-- table: NAME -->` and `<!-- end -->` there by a table made
 from the results of `eventful bench`; with --check it changes nothing and fails where they differ.
 """
 
@@ -20,7 +20,7 @@ from filling import Lines, filled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bench"
-FILES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
+FILES = (ROOT / "docs" / "speed.md",)
 
 
 def cases(suite: str) -> dict[str, Any]:
@@ -148,19 +148,9 @@ def memory() -> Lines:
     return lines
 
 
-EIGHTH = ("518-r171", "224-r24", "384-r72", "1024-r512", "512-r128", "672-r220")
-
-
-def eighth() -> Lines:
-    """Backbones with an eighth of their tokens updated."""
-    head, *lines = backbone()
-    return [head, *(line for line in lines if line[0].partition("-")[2] in EIGHTH)]
-
-
 TABLES = {
     "attention": attention,
     "backbone": backbone,
-    "backbone-eighth": eighth,
     "block": lambda: others("block"),
     "first-frame": lambda: others("first-frame"),
     "streams": lambda: others("streams"),

@@ -1,4 +1,4 @@
-"""The tables of README and docs are those of the committed results."""
+"""The tables of the documentation are those of the committed results."""
 
 import subprocess
 import sys

@@ -10,6 +10,7 @@ import pytest
 
 import eventful
 from eventful.attention import FORMS, Incremental
+from eventful.stream.costs import Costs
 
 SCRIPTS = {
     path.stem: path.read_text()
@@ -51,6 +52,30 @@ def test_demo(run, script, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(eventful.__file__).parents[1]))
     (one,) = run("demo", "--size", 42, "--frames", 3)["runs"]
     assert one["policy"] == "fraction:0.25"
+
+
+def test_equal_time(run, script, data, tiny, tmp_path, monkeypatch):
+    equal_time, pages = script("equal_time"), (tmp_path / "results.md", tmp_path / "README.md")
+    tiny("equal_time")
+    frames = equal_time.frames_of("highway", Path(os.environ["EVENTFUL_DATA"]), 98)
+    assert frames.shape == (34, 3, 70, 98)  # fewer than come before the usual start
+    model = eventful.convert(equal_time.saliency_vit((70, 98)).backbone)
+    costs = equal_time.costs_in(tmp_path)(model, frames)
+    assert equal_time.costs_in(tmp_path)(None, frames) == costs
+    assert costs.dense > costs.held > 0
+    given = Costs(dense=100.0, carried=6.0, held=1.0, partial=9.0, token=2.0)
+    monkeypatch.setattr(equal_time, "costs_in", lambda folder: lambda model, frames: given)
+    small = (tmp_path, "--sizes", 98, "--clips", "highway", "vtest")
+    rows = run("equal_time", *small)["rows"]
+    assert [row["clip"] for row in rows] == ["highway", "vtest"]
+    assert all(len(row["plain"]) == 2 * len(equal_time.EVERY) for row in rows)
+    assert finite(rows)
+    for page, original in zip(pages, equal_time.PAGES, strict=True):
+        page.write_text(original.read_text())
+    monkeypatch.setattr(equal_time, "PAGES", pages)
+    monkeypatch.setattr(equal_time, "RESULT", tmp_path / "equal_time.json")
+    equal_time.main([str(tmp_path), "--draw"])
+    assert all("98 px" in page.read_text() for page in pages)
 
 
 def test_filling(script, tmp_path):
@@ -165,6 +190,14 @@ def test_refresh(run, script, data, tiny, tmp_path, monkeypatch):
     assert len(refresh.tables(found)["rotation"]) == 1 + 3
 
 
+def test_rows(run, data, tiny):
+    tiny("rows")
+    found = run("rows", "--size", 98, "--frames", 4)
+    assert (found["rows"], found["frames"]) == (3, 4)
+    assert found["largest_relative_difference"] < 1e-4
+    assert sum(found["kinds"].values()) == 12
+
+
 def test_scene_cuts(run, data):
     found = run("scene_cuts", "--sizes", 224, "--frames", 32)
     clips = {row["video"]: row["found"] for row in found["rows"]}
@@ -203,7 +236,7 @@ def test_tables(script, tmp_path, monkeypatch):
         copy.write_text(path.read_text().replace("518-r171 |", "518 |"))
     pages = [path.read_text() for path in tables.FILES]
     monkeypatch.setattr(tables, "FILES", copies)
-    with pytest.raises(SystemExit, match=r"README\.md differs from the results"):
+    with pytest.raises(SystemExit, match=r"speed\.md differs from the results"):
         tables.main(["--check"])
     tables.main([])
     assert [copy.read_text() for copy in copies] == pages
