@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import eventful
-from eventful.block.options import Options
 from eventful.backbones import ADAPTERS
+from eventful.block.options import Options
 from tests.zoo import build, clip
 
 POLICY = eventful.TopR(3)
