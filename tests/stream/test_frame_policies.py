@@ -230,11 +230,13 @@ class TestSceneCuts:
         assert stream.stats.flush_reasons == {"first frame": 2, "scene cut": 1}
 
     @pytest.mark.parametrize("policy", ["auto:0.3/0.4", "latency:40"])
-    def test_behind_which_nothing_moves_are_made_good_where_no_dense_frame_fits(self, policy):
+    def test_behind_which_nothing_moves_are_made_good_where_no_dense_frame_fits(
+        self, policy, monkeypatch
+    ):
         """Every token is recomputed, the picture standing still meanwhile."""
         cuts = eventful.SceneCuts(level=0.1, jump=3.0)
         stream = frame_stream("no_class_token", eventful.parse(policy), DOUBLE, scene_cuts=cuts)
-        stream._engine.clock = None
+        monkeypatch.setattr(eventful.stream.flat.Flat, "clock", lambda self, ms: None)
         first, other = still(1, batch=1, dtype=DOUBLE)[0], -still(1, batch=1, dtype=DOUBLE)[0] - 1
         stream(first), stream(first)
         tokens = []
