@@ -18,7 +18,7 @@ from eventful.cli.report import table
 from eventful.policies import POLICIES
 from eventful.policies.text import examples
 
-_IN_PYTHON = "from Python, {}"
+_IN_PYTHON = "{} from Python"
 REMOVED = {
     "--attention": _IN_PYTHON.format("eventful.convert(model, policy, attention=...)"),
     "--gating": _IN_PYTHON.format("eventful.convert(model, policy, gating=...)"),
@@ -26,7 +26,7 @@ REMOVED = {
     "--gate": _IN_PYTHON.format("stream.gate(name)"),
     "--compile": _IN_PYTHON.format("eventful.Stream(model, compile=True)"),
     "--state-dtype": _IN_PYTHON.format("eventful.Stream(model, state_dtype=...)"),
-    "--keep-aspect": "nothing: the aspect is kept now, and --square is for squares",
+    "--keep-aspect": "nothing (the aspect is kept), or --square for squares",
 }
 
 
