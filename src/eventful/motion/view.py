@@ -151,7 +151,12 @@ def patch_rms(difference: Tensor, grid: Grid) -> Tensor:
 
 
 def _carry_pixels(images: Tensor, flow: Tensor) -> Tensor:
-    return carry(images.permute(0, 2, 3, 1), flow).permute(0, 3, 1, 2)
+    """`carry` for images (batch, channels, height, width), by the operator made for them."""
+    height, width = _size(images)
+    y = torch.arange(height, device=images.device)[:, None] + flow[..., 0]
+    x = torch.arange(width, device=images.device) + flow[..., 1]
+    places = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
+    return F.grid_sample(images, places, padding_mode="border", align_corners=True)
 
 
 def _size(image: Tensor) -> Grid:
