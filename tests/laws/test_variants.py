@@ -129,7 +129,7 @@ def rows_anew(**options):
     anew, tokens = [], 0
     for frame in rest:
         stream(frame)
-        (state, *_) = [block.binding.state for block in stream._blocks.values()]
+        (state, *_) = [block.binding.state for block in stream._bound.blocks.values()]
         index, tokens = state.gates["qkv"].index, state.gates["qkv"].index.tokens
         anew.append(state.attention.recomputed[0] - index.counts[0])
     return anew, tokens

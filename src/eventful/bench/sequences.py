@@ -131,7 +131,7 @@ def vtest() -> Path:
 
 def _stacked(stream: Stream) -> Tensor:
     """The q, k, v buffers of the first two blocks as one, head by head."""
-    tensors = stream.snapshot()["tensors"]
+    tensors = stream.snapshot()["engine"]["tensors"]
     buffers = [tensors[f"blocks.{i}"]["qkv.buffer"].unflatten(-1, (3, -1)) for i in (0, 1)]
     return torch.cat(buffers, dim=-1).flatten(2)
 

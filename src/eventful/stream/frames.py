@@ -56,7 +56,7 @@ class Frames(Engine):
         self._taps: Taps | None = None
         self._last: Any = None
         self._rows = self._tokens = 0
-        self._decisions: Sequence[Decision] = ()
+        self._computed: Tensor | None = None
         self._running = False
 
     @property
@@ -120,7 +120,7 @@ class Frames(Engine):
         for row, decision in enumerate(decisions):
             schedule.done(row, decision, None)
         self._end(output, inputs)
-        self._decisions, self._running = decisions, False
+        self._note(decisions)
         return output, self._report(seconds, decisions, [None] * self._rows)
 
     def _work(self, index: Index | None, taps: frozenset[str] | None) -> Pass:
@@ -174,7 +174,7 @@ class Frames(Engine):
             self._schedule.done(row, decision, compared[row])
         seconds = now(x) - start
         self._schedule.clock(1e3 * seconds)
-        self._decisions, self._running = decisions, False
+        self._note(decisions)
         return output, self._report(seconds, decisions, compared, repeats)
 
     def _pass(
@@ -198,6 +198,11 @@ class Frames(Engine):
         settled = [row for row, decision in enumerate(decisions) if decision.settle]
         taps.keep(shown, sorted({*rows["dense"], *settled}), rows["partial"])
         return output, compared
+
+    def _note(self, decisions: Sequence[Decision]) -> None:
+        """A frame is done: remember which of its tokens were computed."""
+        self._computed = self._index(decisions, self.bound.weight.device).mask()
+        self._running = False
 
     def _index(self, decisions: Sequence[Decision], device: torch.device) -> Index:
         """The tokens that the blocks compute, of all rows."""
@@ -237,9 +242,7 @@ class Frames(Engine):
     @property
     def computed(self) -> Tensor | None:
         """All tokens of dense rows, those chosen of partial ones, none of the others."""
-        if not self._decisions:
-            return None
-        return self._index(self._decisions, self.bound.weight.device).mask()
+        return None if self._computed is None else self._computed.clone()
 
     @property
     def interrupted(self) -> bool:
@@ -251,7 +254,8 @@ class Frames(Engine):
         """Keys and values, outputs and pictures."""
         parts = [self._taps, self._schedule]
         kept = {id(x): x for part in parts if part is not None for x in part.tensors().values()}
-        kept |= {id(x): x for x in tree_leaves(self._last) if isinstance(x, Tensor)}
+        more = [*tree_leaves(self._last), self._computed]
+        kept |= {id(x): x for x in more if isinstance(x, Tensor)}
         return self.bound.state_bytes + sum(x.nbytes for x in kept.values())
 
     def state(self) -> dict[str, Any]:
@@ -298,7 +302,7 @@ class Frames(Engine):
         self._schedule = Schedule(self.policy, grid, self._cuts)
         self._schedule.load(content["schedule"], tensors["views"])
         self._last = snapshots.unpacked(content["last"], tensors["last"])
-        self._decisions, self._running = (), False
+        self._computed, self._running = None, False
         self.bound.account.measure(self._tokens)
 
 
