@@ -57,7 +57,7 @@ class Stream:
         pixels: Turns a frame as handed in into a picture (batch, channels, height, width) in
             [0, 1], for policies that follow motion; needed where that cannot be told otherwise.
         scene_cuts: How scene cuts are found; None turns this off, as every reproduction of the
-            paper does.
+            paper does. `Skip` looks at no picture and finds none.
         method: The model's method to run, such as "forward_features".
         compile: Compile the blocks with `torch.compile`, under token policies that let a fixed
             number of tokens through (`TopR`, `TopFraction`, `KeepAll`). Each such number compiles
