@@ -6,20 +6,27 @@ runs the first gate of the demo model over the demo clip (five cuts), the DAVIS 
 fast motion, no cut) and `vtest` (static camera, no cut), at several policies and sizes, and writes
 benchmarks/results/scene_cuts.json. A margin of 1.1 says that the limits could move by 10 % before
 a cut were missed or a frame without one were taken for one.
+
+Frame policies compare pictures instead of tokens (`picture_change`): for each video and size the
+smallest change at a cut, the largest elsewhere, and the cuts that are found.
 """
 
 import argparse
 import json
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import eventful
 from eventful.models import demo_clip, saliency_vit
-from eventful.stream.cuts import change
+from eventful.motion import Flow
+from eventful.stream.cuts import change, picture_change
+from eventful.stream.schedule import THUMBNAIL
 from eventful.video import Reader
 
 RESULT = Path(__file__).parent / "results" / "scene_cuts.json"
@@ -95,6 +102,24 @@ def measure(path: Path, model: nn.Module, size: int, frames: int, cuts: list[int
     return [watch.row([cut for cut in cuts if cut < frames]) for watch in watches]
 
 
+def pictures(path: Path, size: int, frames: int, cuts: list[int]) -> dict:
+    """How far a video's pictures change at cuts and elsewhere."""
+    limits, flow = eventful.SceneCuts(), Flow()
+    history, before, changes, found = limits.new_history(), None, [], []
+    for frame in islice(Reader(path, size), frames):
+        small = flow.smaller(frame.image)
+        now = F.interpolate(small, THUMBNAIL, mode="area").flatten(2).mT
+        if before is not None:
+            moved = picture_change(before, now).item()
+            found += [frame.index] * limits.is_cut(moved, history)
+            history.append(moved)
+            changes.append(moved)
+        before = now
+    at = [changes[cut - 1] for cut in cuts if cut <= len(changes)]
+    others = [x for i, x in enumerate(changes, start=1) if i not in cuts]
+    return {"found": found, "at_cuts": min(at, default=None), "elsewhere": max(others)}
+
+
 def videos(root: Path) -> dict[str, Path]:
     """The demo clip, vtest, and every DAVIS sequence."""
     davis = root / "davis2016" / "JPEGImages" / "480p"
@@ -109,14 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=260, help="of a video at most")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
-    rows = []
+    rows, seen = [], []
     for size in options.sizes:
         model = eventful.convert(FirstBlock(saliency_vit(size).backbone), eventful.KeepAll())
         for name, path in videos(Path(os.environ["EVENTFUL_DATA"])).items():
             cuts = CUTS.get(name, [])
             found = measure(path, model, size, options.frames, cuts)
             rows += [{"video": name, "size": size} | row for row in found]
-            print(name, size, [row["found"] for row in found])
+            plain = pictures(path, size, options.frames, cuts)
+            seen.append({"video": name, "size": size} | plain)
+            print(name, size, [row["found"] for row in found], plain)
     limits = eventful.SceneCuts()
     result = {
         "limits": {"level": limits.level, "jump": limits.jump, "memory": limits.memory},
@@ -124,9 +151,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "smallest_cut_margin": min(row["cut_margin"] for row in rows if row["cuts"]),
         "smallest_other_margin": min(row["other_margin"] for row in rows),
         "rows": rows,
+        "pictures": {
+            "smallest_at_cuts": min(row["at_cuts"] for row in seen if row["at_cuts"] is not None),
+            "largest_elsewhere": max(row["elsewhere"] for row in seen),
+            "rows": seen,
+        },
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print({key: result[key] for key in result if key != "rows"})
+    print({key: result[key] for key in result if key not in ("rows", "pictures")})
 
 
 if __name__ == "__main__":

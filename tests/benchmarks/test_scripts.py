@@ -203,6 +203,8 @@ def test_scene_cuts(run, data):
     clips = {row["video"]: row["found"] for row in found["rows"]}
     assert clips["demo clip"] == [30]
     assert clips["parkour"] == []
+    seen = {row["video"]: row["found"] for row in found["pictures"]["rows"]}
+    assert (seen["demo clip"], seen["parkour"]) == ([30], [])
 
 
 def test_study(run, script, data, tiny, tmp_path, monkeypatch):

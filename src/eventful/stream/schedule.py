@@ -20,7 +20,7 @@ from eventful.stream.plan import Check, Choice, Every, Kind, Plan
 from eventful.stream.stats import FrameRow
 from eventful.stream.taps import Compared
 
-_THUMBNAIL = 16, 16  # size at which pictures are compared to find scene cuts
+THUMBNAIL = 16, 16  # size at which pictures are compared to find scene cuts
 
 
 class Decision(NamedTuple):
@@ -156,7 +156,7 @@ class Schedule:
         if self._cuts is None:
             return set()
         before = self._thumbnails
-        now = F.interpolate(small.float(), _THUMBNAIL, mode="area").flatten(2).mT
+        now = F.interpolate(small.float(), THUMBNAIL, mode="area").flatten(2).mT
         self._thumbnails = now
         if before is None or before.shape != now.shape:
             return set()
