@@ -474,3 +474,20 @@ def test_streams_of_one_model_in_threads_do_not_see_each_other(policy, monkeypat
         thread.join()
     for ours, theirs in zip(found, expected, strict=True):
         assert all(map(torch.equal, ours, theirs))
+
+
+def test_costs_are_measured_once_for_a_shape_of_frames(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "eventful.stream.frames.timed_costs",
+        lambda *given: (calls.append(given), eventful.Costs(100.0, 2.0, 1.0, 5.0, 3.0))[1],
+    )
+    stream = frame_stream("plain", eventful.Auto(time=0.5), costs=None)
+    frames = clip(4, batch=1)
+    for frame in frames[:2]:
+        stream(frame)
+    stream.reset()
+    for frame in frames[2:]:
+        stream(frame)
+    assert stream.stats.flush_reasons == {"first frame": 1, "requested": 1}
+    assert len(calls) == 1
