@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from eventful.cli.commands import run as running
 from eventful.cli.commands.run import REMOVED
@@ -68,6 +69,25 @@ def test_a_misspelt_model_is_answered_with_near_names(refuse):
 @pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "timm:", "hub:vit", ""])
 def test_a_model_that_is_neither_demo_nor_timm(refuse, model):
     assert f"--model is 'demo' or 'timm:NAME', got '{model}'" in refuse("--model", model)
+
+
+def test_a_timm_model_without_its_prefix(refuse):
+    message = refuse("--model", "vit_tiny_patch16_224")
+    assert "do you mean timm:vit_tiny_patch16_224?" in message
+    assert "do you mean" not in refuse("--model", "hub:vit")
+
+
+def test_images_of_several_shapes(tmp_path, invoke, small):
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for name, size in (("1.png", (96, 64)), ("2.png", (64, 96))):
+        Image.new("RGB", size, "grey").save(folder / name)
+    options = (*small, "--out", tmp_path / "out", "--policy", "skip:2")
+    result = invoke("run", folder, *options)
+    assert result.exit_code == 2
+    assert "frame 1 of shots is 48 x 64 pixels, and the first 64 x 48" in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert invoke("run", folder, *options, "--square").exit_code == 0
 
 
 def test_weights_are_not_for_the_demo(refuse):

@@ -55,6 +55,19 @@ class TestPolicies:
             assert stream.policy == policy
         assert set(stream.stats.flush_reasons) == {"first frame"}
 
+    def test_from_time_to_operations_all_begins_anew(self):
+        model = eventful.convert(build("plain"), eventful.Auto(max_error=0.1))
+        stream = eventful.Stream(model, pixels=pixels, method="forward_features", scene_cuts=None)
+        first, second, third = clip(3)
+        stream(first), stream(second)
+        for policy in (eventful.Auto(max_error=0.3), eventful.Auto(latency_ms=1000)):
+            stream.policy = policy
+            stream(third)
+        assert set(stream.stats.flush_reasons) == {"first frame"}
+        stream.policy = eventful.Auto(share=0.1)  # counts operations instead
+        stream(third)
+        assert set(stream.stats.flush_reasons) == {"first frame", "another kind of policy"}
+
     def test_a_time_is_not_held_by_costs_in_operations(self):
         model = eventful.convert(build("plain"), eventful.Auto(share=0.3))
         stream = eventful.Stream(model, pixels=pixels, method="forward_features")
@@ -300,6 +313,14 @@ class TestRefusals:
         model = eventful.convert(build("plain"), eventful.Auto(share=0.5))
         stream = eventful.Stream(model, costs=COSTS)
         with pytest.raises(ValueError, match=r"values from 0 to 255; say how it was normalised"):
+            stream(torch.linspace(0, 255, 2 * 3 * 240).view(2, 3, 12, 20))
+        assert stream.stats.frames == 0
+        stream(torch.rand(2, 3, 12, 20))
+
+    def test_of_8_bits_where_the_stream_normalises(self):
+        model = eventful.convert(build("plain"), eventful.Auto(share=0.5))
+        stream = eventful.Stream(model, normalize=([0.5] * 3, [0.5] * 3), costs=COSTS)
+        with pytest.raises(ValueError, match=r"from 0 to 255; for 8-bit .* frame.float\(\) / 255"):
             stream(torch.linspace(0, 255, 2 * 3 * 240).view(2, 3, 12, 20))
         assert stream.stats.frames == 0
         stream(torch.rand(2, 3, 12, 20))

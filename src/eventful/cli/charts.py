@@ -32,8 +32,18 @@ def plot(clips: Mapping[str, Sequence[Row]], target: float | None, path: Path) -
     axes[1, 0].set_ylabel("relative error")
     axes[1, 0].set_ylim(bottom=0)
     for row in axes:
-        row[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        _legend(row)
     figure.savefig(path, dpi=120)
+
+
+def _legend(axes: Sequence[Axes]) -> None:
+    """Name once what any of the axes shows, to the right of the last."""
+    named: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    axes[-1].legend(named.values(), named.keys(), frameon=False, **place)
 
 
 def _costs(axis: Axes, rows: Sequence[Row]) -> None:

@@ -186,6 +186,7 @@ class _Job:
         progress.update(task, description=f"{clip.title}: measuring what frames cost")
         begin, at = self._shown, Fraction(0)
         for frame, at in clip.frames(reader):
+            _check_shape(clip, reader, frame)
             tokens = session.step(frame.image, float(at))
             row = session.rows[-1]
             self.writer = self.writer or self._start(stack)
@@ -268,6 +269,21 @@ class _Pictures:
         if self._dense is None or self._dense[0] != number:
             self._dense = number, self.of(tokens)
         return self._dense[1]
+
+
+def _check_shape(clip: Clip, reader: Reader, frame: Frame) -> None:
+    """Refuse a frame of another shape than the first, as folders of images may hold.
+
+    Raises:
+        ValueError: It has another; the message names the frame and a way out.
+    """
+    height, width = frame.pixels.shape[:2]
+    if (height, width) != (reader.height, reader.width):
+        raise ValueError(
+            f"frame {frame.index} of {clip.path.name} is {width} x {height} pixels, and the first "
+            f"{reader.width} x {reader.height}; take images of one shape, or squeeze all into "
+            f"squares with --square"
+        )
 
 
 @cache

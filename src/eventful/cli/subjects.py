@@ -84,7 +84,10 @@ def find(model: str, weights: Path | None) -> Unbuilt:
         return Unbuilt(14, 518, _demo)
     kind, _, name = model.partition(":")
     if kind != "timm" or not name:
-        raise ValueError(f"--model is 'demo' or 'timm:NAME', got {model!r}")
+        import timm  # noqa: PLC0415
+
+        hint = f"; do you mean timm:{model}?" if timm.is_model(model) else ""
+        raise ValueError(f"--model is 'demo' or 'timm:NAME', got {model!r}{hint}")
     backbone = load_timm(name, weights)
     return Unbuilt(
         patch_size(backbone), input_size(backbone), lambda h, w: _timm(model, backbone, h, w)

@@ -81,6 +81,12 @@ class Inputs:
                 picture = picture * known[1].to(picture) + known[0].to(picture)
         low, high = picture.aminmax()
         if low < -0.1 or high > 1.1:
+            if self._normalization is not None:
+                raise ValueError(
+                    f"with normalize=... frames are in [0, 1]; this one has values from "
+                    f"{low.item():.3g} to {high.item():.3g}; for 8-bit images use "
+                    f"frame.float() / 255, and leave normalize out if frames are normalised already"
+                )
             raise ValueError(
                 f"this policy follows motion, which needs to know what black and white are; the "
                 f"frame has values from {low.item():.3g} to {high.item():.3g}; say how it was "

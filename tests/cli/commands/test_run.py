@@ -5,6 +5,7 @@ import signal
 import statistics
 import subprocess
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from eventful.cli import clips, job
+from eventful.cli import charts, clips, job
 from eventful.cli.checks import Checks
 from eventful.cli.panels import COLOURS
-from eventful.cli.session import Session
+from eventful.cli.session import Row, Session
 from eventful.video import Reader
 
 FILES = ("overlay.mp4", "report.json", "summary.png")
@@ -135,6 +136,19 @@ def test_the_plot_is_a_picture(demo):
     with Image.open(demo[1] / "summary.png") as image:
         assert image.format == "PNG"
         assert len(set(image.convert("L").get_flattened_data())) > 20
+
+
+def test_the_legend_names_what_any_clip_shows(demo, monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(charts.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    (row, *_) = (Row(**row) for row in demo[0]["clips"][0]["rows"])
+    clips = {"a": [row, replace(row, frame=1, kind="partial")], "b": [replace(row, kind="held")]}
+    charts.plot(clips, None, tmp_path / "summary.png")
+    legends = [axis.get_legend() for axis in figures[0].axes]
+    texts = [[text.get_text() for text in legend.texts] for legend in legends if legend]
+    assert texts[0] == ["dense", "partial", "held"]
+    assert texts[1][0] == "estimated"
+    assert len(texts[1]) == len(set(texts[1])) == 3
 
 
 @pytest.mark.slow
