@@ -35,8 +35,8 @@ class Auto(FramePolicy):
         time: Mean share of the dense model's time.
         max_error: Relative error of what the rest of the model sees to hold, in the mean over
             frames; dense frames count with 0.
-        latency_ms: Milliseconds that a frame may take. There is no dense frame but the first
-            unless one fits.
+        latency_ms: Milliseconds that a frame is to take, in the mean. There is no dense frame but
+            the first unless one fits.
         worst: Largest share of a dense frame that any frame but the first may take. Below 1 there
             are no dense frames; bands of tokens are recomputed in rotation. With `share` or
             `time`.
@@ -59,7 +59,7 @@ class Auto(FramePolicy):
         "error:0.15": "hold a relative error of 0.15, as cheaply as the video allows",
         "auto:0.2": "a fifth of the operations in the mean (auto:0.2/0.5: no frame above half)",
         "time:0.2": "a fifth of the time in the mean",
-        "latency:40": "at most 40 ms a frame",
+        "latency:40": "about 40 ms a frame",
     }
 
     def __post_init__(self) -> None:
