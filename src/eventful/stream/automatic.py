@@ -109,7 +109,7 @@ class Automatic(Plan):
 
     def _pay(self, cost: float, error: float) -> None:
         """Enter a frame's cost and its error."""
-        self._credit = min(self._credit + self._earned - cost, 0.0)
+        self._credit = min(self._credit + self._earned - cost, self._earned)
         self._owed += error
         if self._aim is not None:
             self._owe(error - self._aim, self._aim)

@@ -375,6 +375,7 @@ def test_ctrl_c_leaves_whole_files(command, small, tmp_path, decode):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background
     )
     try:
         deadline = time.monotonic() + 120
