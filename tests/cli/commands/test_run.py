@@ -4,6 +4,7 @@ import json
 import signal
 import statistics
 import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -369,13 +370,16 @@ def test_ctrl_c_leaves_whole_files(command, small, tmp_path, decode):
         str(out),
         "--json",
     ]
+    heeds = (  # a process in the background is born deaf to it
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
     process = subprocess.Popen(
-        [*program, *arguments],
+        [sys.executable, "-c", heeds, *program, *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background
     )
     try:
         deadline = time.monotonic() + 120
