@@ -85,6 +85,7 @@ def test_a_cut_needs_positive_settings(options):
 
 
 def test_pictures_of_the_demo_clips_show_their_cuts_and_no_others():
+    pytest.importorskip("av")  # the oldest PyTorch is tested without it
     from eventful.models import demo_clip, still_clip  # noqa: PLC0415 - optional libraries
     from eventful.video import read  # noqa: PLC0415
 
