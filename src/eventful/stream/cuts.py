@@ -81,8 +81,7 @@ def picture_change(before: Tensor, now: Tensor) -> Tensor:
     """Measure how little of a picture's pattern is left in the next: 1 less their correlation.
 
     Pictures have no negative values, so that their means say little of what they show and `change`
-    finds no cut. Between frames of one scene this is at most 0.37 (forty frames of each of eleven
-    DAVIS sequences, and the demo's clips), at the cuts of `bikes.mp4` at least 0.64.
+    finds no cut. `benchmarks/scene_cuts.py` measures both sides of the limit.
 
     Args:
         before: (batch, patches, channels) in [0, 1].

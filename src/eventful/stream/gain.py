@@ -24,8 +24,7 @@ class Gain:
 
         rho(m) = sqrt(1 - captured[m])
 
-    of the error: predicted so, it is within 3 % of what was then measured on the clips that it was
-    tried on (docs, "How a frame goes through").
+    of the error, as long as recomputed tokens come out right.
 
     Attributes:
         captured: Over all patches, for each of `SHARES`.
