@@ -43,9 +43,9 @@ class Gain:
         """Rho over all patches."""
         return math.sqrt(max(0.01, 1 - self.captured[level]))
 
-    def rest_where_it_counts(self, level: int) -> float:
-        """The geometric mean of rho over all patches and over those that move."""
-        return math.sqrt(self.rest(level) * math.sqrt(max(0.01, 1 - self.moving[level])))
+    def rest_of_moving(self, level: int) -> float:
+        """Rho over the patches that move."""
+        return math.sqrt(max(0.01, 1 - self.moving[level]))
 
     def learn(self, squares: Tensor, wanted: Tensor, change: Tensor) -> None:
         """Take in a dense frame.
@@ -94,13 +94,16 @@ def apart_at(share: float, each: float) -> float:
 
 
 def best_for_budget(share: float, costs: Costs, gain: Gain, patches: int) -> int:
-    """The level of `SHARES` with the least error at a mean share of a dense frame's cost."""
+    """The level of `SHARES` with the least error on what moves, at a mean share of a dense cost.
+
+    What moves is what most tasks are about, and the still rest hardly differs between the levels.
+    """
 
     def error(level: int) -> float:
         apart = apart_at(share, costs.share(int(SHARES[level] * patches)))
         if apart > LONGEST:
             return math.inf
-        return gain.rest_where_it_counts(level) * mean_growth(apart) * (MARGIN if level else 1)
+        return gain.rest_of_moving(level) * mean_growth(apart) * (MARGIN if level else 1)
 
     return min(range(len(SHARES)), key=error)
 
