@@ -1,6 +1,7 @@
 """`Auto` beside frame skipping and carrying at equal time, and the error that it holds.
 
     EVENTFUL_DATA=... python benchmarks/equal_time.py WORK [--sizes 518 392 224] [--clips ...]
+    EVENTFUL_DATA=... python benchmarks/equal_time.py WORK --decoder ...
     python benchmarks/equal_time.py WORK --draw
 
 WORK keeps the dense tokens and what is done, so that the same command goes on where it was ended.
@@ -18,6 +19,9 @@ For each clip and size (long side in pixels), the demo's ViT-S/14:
 - `error:0.15`: mean error of the frames after the 25th, and of all; operations and time.
 
 Errors are relative ones of the final-normed patch tokens, dense frames with 0.
+
+With --decoder the costs are those of the whole model: its saliency decoder runs on all frames but
+those that are held, and takes a good part of a dense frame's time.
 """
 
 from __future__ import annotations
@@ -61,6 +65,9 @@ EVERY = range(2, 11)  # K
 AT = 3, 5, 8  # K, at whose times `Auto` runs
 ERROR = 0.15
 SETTLED = 25  # frames, before which an error is not yet held
+
+
+CostsOf = Callable[[Any, Tensor], Costs]
 
 
 class Errors(NamedTuple):
@@ -195,13 +202,16 @@ def run(model: Any, frames: Tensor, tokens: Tensor, policy: Auto, costs: Costs) 
     }
 
 
-def measure(clip: str, size: int, folder: Path, root: Path, costs_of: Any) -> dict[str, Any]:
+def measure(
+    clip: str, size: int, folder: Path, root: Path, costs_of: CostsOf, decoder: bool
+) -> dict[str, Any]:
     """Everything about a clip at a size."""
     frames = frames_of(clip, root, size)
-    model = saliency_vit(tuple(frames.shape[2:])).backbone
+    whole = saliency_vit(tuple(frames.shape[2:]))
+    model = whole.backbone
     tokens = dense(model, frames, folder / "dense" / f"{clip}-{size}.pt")
     eventful.convert(model)
-    costs = costs_of(model, frames)
+    costs = costs_of(whole if decoder else model, frames)
     found = points(by_age(frames, tokens), costs)
     curves = [[(t, getattr(e, kind)) for t, e, _ in found] for kind in Errors._fields]
     best = {"over": [*map(hull, curves)], "over_mix": [hull(curve, float) for curve in curves]}
@@ -227,13 +237,14 @@ def measure(clip: str, size: int, folder: Path, root: Path, costs_of: Any) -> di
     }
 
 
-def costs_in(folder: Path) -> Callable[[Any, Tensor], Costs]:
-    """Gives the costs of a shape of frame: measured once, kept in a file."""
+def costs_in(folder: Path) -> CostsOf:
+    """Gives the costs of a model on a shape of frame: measured once, kept in a file."""
 
     def costs_of(model: Any, frames: Tensor) -> Costs:
-        path = folder / "costs-{}x{}.json".format(*frames.shape[2:])
+        method = "forward_features" if hasattr(model, "forward_features") else "forward"
+        path = folder / "costs-{}-{}x{}.json".format(method, *frames.shape[2:])
         if not path.exists():
-            stream = eventful.Stream(model, method="forward_features", normalize=True)
+            stream = eventful.Stream(model, method=method, normalize=True)
             stream(frames[:1])
             assert stream.costs is not None
             write_json(stream.costs.to_dict(), path)
@@ -245,6 +256,10 @@ def costs_in(folder: Path) -> Callable[[Any, Tensor], Costs]:
 def tables(result: dict[str, Any]) -> dict[str, filling.Lines]:
     """The tables of the page."""
     rows = result["rows"]
+    decoder = [["clip", "size", "carried frame", "at equal time"]]
+    for row in result["decoder"]:
+        carried = row["costs"]["carried"] / row["costs"]["dense"]
+        decoder.append([row["clip"], f"{row['size']} px", f"{carried:.2f}", _over(row)])
     sizes = sorted({row["size"] for row in rows}, reverse=True)
     by = {(row["clip"], row["size"]): row for row in rows}
     over = [["clip", *(f"{size} px" for size in sizes)]]
@@ -258,7 +273,7 @@ def tables(result: dict[str, Any]) -> dict[str, filling.Lines]:
         for size in sizes
     ]
     over.append(["mean", *map(_over, means)])
-    return {"over": over, "held": held, "summary": summary(rows, sizes)}
+    return {"over": over, "held": held, "summary": summary(rows, sizes), "decoder": decoder}
 
 
 def summary(rows: Sequence[dict[str, Any]], sizes: Sequence[int]) -> filling.Lines:
@@ -300,24 +315,30 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[518, 392, 224])
     parser.add_argument("--clips", nargs="+", help="[all]")
+    parser.add_argument("--decoder", action="store_true", help="the whole model's costs")
     parser.add_argument("--out", type=Path, help="another file, for a trial; fills no table")
     parser.add_argument("--draw", action="store_true", help="write what is done, run nothing")
     arguments = parser.parse_args(given)
-    work, done = arguments.work, arguments.work / "rows"
+    work = arguments.work
+    done = {name: work / name for name in ("rows", "decoder")}
     if not arguments.draw:
         if "EVENTFUL_DATA" not in os.environ:
             sys.exit("EVENTFUL_DATA is not set: the folder of davis2016/, cdnet2014/, vtest/, mot/")
         root = Path(os.environ["EVENTFUL_DATA"])
         clips = arguments.clips or [*sorted(p.name for p in (root / DAVIS).iterdir()), *CLIPS]
         for size, clip in itertools.product(arguments.sizes, clips):
-            path = done / f"{clip}-{size}.json"
+            path = done["decoder" if arguments.decoder else "rows"] / f"{clip}-{size}.json"
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(measure(clip, size, work, root, costs_in(work)), path)
+                found = measure(clip, size, work, root, costs_in(work), arguments.decoder)
+                write_json(found, path)
             row = json.loads(path.read_text())
             print(f"{size} {clip}: {row['over']:.3f}, {row['held']['settled']}", flush=True)
-    rows = [json.loads(path.read_text()) for path in sorted(done.glob("*.json"))]
-    result = {"machine": machine(), "commit": commit(), "rows": rows}
+    rows = {
+        name: [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        for name, folder in done.items()
+    }
+    result = {"machine": machine(), "commit": commit(), **rows}
     write_json(result, arguments.out or RESULT)
     if arguments.out is None:
         for page in PAGES:

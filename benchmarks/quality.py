@@ -10,8 +10,9 @@ the same command goes on where it was ended. Tasks on the same frames are judged
 are not taken: `benchmarks/quality_times.py` takes them, on short excerpts.
 
 `collect` brings what was found together in benchmarks/results/quality.json, draws
-docs/images/quality-<task>.svg, and fills in the tables of docs/quality.md; `tables` does this
-last step alone, and with --check fails where the tables differ from the results.
+docs/images/quality-<task>.svg, and fills in the tables of docs/quality.md; with --keep, settings
+that were not run again stay as they are there. `tables` does the last step alone, and with --check
+fails where the tables differ from the results.
 
 `sheets` draws docs/images/sheet-<task>.jpg, what one setting makes of some frames of each task,
 beside the dense tokens that `run` has left in OUT; nothing of what was measured is touched.
@@ -59,7 +60,7 @@ PLANS = (
     *("skip:2", "skip:5", "skip:5+1", "skip:5+2", "skip:5+3", "skip:5+4", "skip:10"),
     *("carry:2", "carry:5", "carry:10"),
     *("lowres:0.5", "lowres:0.25", "lowres:0.125"),
-    *("auto:0.5", "auto:0.25", "auto:0.24", "auto:0.2", "auto:0.125", "auto:0.0625"),
+    *("auto:0.5", "auto:0.25", "auto:0.24", "auto:0.2", "auto:0.18", "auto:0.125", "auto:0.0625"),
 )
 # What is run, by the tasks that judge it: the first gives the frames.
 RUNS = {**JOINT, "vtest": ("vtest",)}
@@ -145,7 +146,8 @@ def collect(arguments: argparse.Namespace) -> None:
     paths = [path for folder in arguments.folders for path in report_files(folder)]
     if not paths:
         sys.exit(f"no report of {', '.join([*RUNS, *TASKS])} in {arguments.folders}")
-    found = summary(json.loads(path.read_text()) for path in paths)
+    before = json.loads(RESULTS.read_text()) if arguments.keep else None
+    found = summary((json.loads(path.read_text()) for path in paths), before)
     write_json(found, arguments.out or RESULTS)
     for name, task in found["tasks"].items():
         path = arguments.images / f"quality-{name}.svg"
@@ -188,6 +190,7 @@ def main(given: Sequence[str] | None = None) -> None:
     run.set_defaults(call=run_all)
     together = commands.add_parser("collect")
     together.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    together.add_argument("--keep", action="store_true", help="rows of settings not run again")
     together.add_argument("--out", type=Path, help="another file, for a trial; fills no table")
     together.add_argument("--images", type=Path, default=IMAGES, help="where to")
     together.set_defaults(call=collect)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from quality_clock import clock
 
 from eventful.evaluation.reports.curves import FAMILIES
 from eventful.evaluation.reports.phases import pooled
@@ -40,11 +42,14 @@ _NO_QUALITY = ("j_decay",)  # a change of J over time, which is small where J is
 _DIGITS = 5
 
 
-def summary(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def summary(
+    reports: Iterable[Mapping[str, Any]], before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Tasks with their dense model, rows, and least operations within each limit; what was asked.
 
     Args:
         reports: What `eventful evaluate` or `quality.py run` has written, each task once.
+        before: An earlier summary, whose settings are kept where they have not been run again.
 
     Raises:
         ValueError: A task comes twice, or a report is of another kind.
@@ -55,8 +60,31 @@ def summary(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             if name in tasks:
                 raise ValueError(f"two reports hold the task {name}; collect one of them")
             tasks[name] = task
+    for name, task in (before or {"tasks": {}})["tasks"].items():
+        _keep(tasks, name, task)
     ordered = {name: tasks[name] for name in TASKS if name in tasks}
     return {"tasks": ordered, "asked": asked(ordered)}
+
+
+def _keep(tasks: dict[str, Any], name: str, before: Mapping[str, Any]) -> None:
+    """Keep the settings of a task that have not been run again, and where they come from."""
+    task = tasks.setdefault(name, {**before, "rows": []})
+    known = {(row["variant"], row["policy"]) for row in task["rows"]}
+    kept = [row for row in before["rows"] if (row["variant"], row["policy"]) not in known]
+    share = clock(run_of(name)).share
+    task["rows"] = [
+        *task["rows"],
+        *({**row, "time": row.get("time") or share(row)} for row in kept),
+    ]
+    if known and kept:
+        settings = [f"{row['variant']}, {row['policy']}" for row in kept]
+        task["kept"] = {"settings": settings, **before["provenance"]}
+    task["least"] = least(task)
+
+
+def run_of(task: str) -> str:
+    """The run that a task judges."""
+    return next((run for run, names in JOINT.items() if task in names), task)
 
 
 def _tasks(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -64,6 +92,8 @@ def _tasks(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     names = JOINT.get(report["task"], (report["task"],))
     if names[0] not in TASKS or report.get("dense") is None:
         raise ValueError(f"expected a report on one of {', '.join(TASKS)}, got {report['task']}")
+    share = clock(run_of(names[0])).share
+    timed = pooled([{**row, "time": share(row)} for row in report["rows"]])
     for name in names:
         measures, dense = TASKS[name], report["dense"]
         task = {
@@ -74,7 +104,7 @@ def _tasks(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 "operations": dense["operations"],
                 "videos": [_video(one, measures) for one in dense["videos"]],
             },
-            "rows": [_row(one, measures) for one in pooled(report["rows"])],
+            "rows": [_row(one, measures) for one in timed],
             "provenance": {key: report[key] for key in ("machine", "versions", "commit")},
         }
         yield name, task | {"least": least(task)}
@@ -82,7 +112,7 @@ def _tasks(report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _row(row: Mapping[str, Any], measures: Measures) -> dict[str, Any]:
     kept = {key: row[key] for key in ("policy", "variant", "phases")}
-    kept |= {"operations_ratio": _rounded(row["operations_ratio"])}
+    kept |= {name: _rounded(row[name]) for name in ("operations_ratio", "time")}
     kept |= {"quality": _quality(row, measures), **_errors(row)}
     if row["policy"] in DETAILED:
         kept["videos"] = [_video(one, measures) | _errors(one) for one in row["videos"]]
@@ -168,13 +198,18 @@ def _cheapest(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def at_fewer(task: Mapping[str, Any], variant: str) -> Mapping[str, Any] | None:
     """The row of a variant of best main measure among those at 4 times fewer operations or less."""
-    rows = [row for row in task["rows"] if row["variant"] == variant and _fewer(row)]
+    return _best(task, variant, lambda row: round(row["operations_ratio"] or 0, 2) >= FEWER)
+
+
+def at_less_time(task: Mapping[str, Any], variant: str, times: float) -> Mapping[str, Any] | None:
+    """The row of a variant of best main measure among those that take so many times less time."""
+    return _best(task, variant, lambda row: row["time"] is not None and times * row["time"] <= 1)
+
+
+def _best(task: Mapping[str, Any], variant: str, cheap: Callable[[Any], bool]) -> Any:
+    rows = [row for row in task["rows"] if row["variant"] == variant and cheap(row)]
     known = [row for row in rows if row["quality"][task["main"]] is not None]
     return max(known, key=lambda one: one["quality"][task["main"]], default=None)
-
-
-def _fewer(row: Mapping[str, Any]) -> bool:
-    return row["operations_ratio"] is not None and round(row["operations_ratio"], 2) >= FEWER
 
 
 def loss(task: Mapping[str, Any], row: Mapping[str, Any] | None) -> float | None:
@@ -190,10 +225,10 @@ def asked(tasks: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = [_ratio(davis, *kinds[0], "DAVIS", 0.9)]
     found += [_ratio(static, *kinds[0], "static clips", 0.65)]
     found += [_ratio(static, *kinds[1], "static clips", 0.5)]
-    for name, most in (("cdnet-vehicles", 0.005), ("davis-propagation", 0.02)):
+    for name, times, most in (("cdnet-vehicles", 5, 0.005), ("davis-propagation", 4, 0.02)):
         task = tasks.get(name)
-        row = None if task is None else at_fewer(task, "auto")
-        what = f"{name}: relative loss of {TASKS[name].main} at {FEWER}x fewer operations, auto"
+        row = None if task is None else at_less_time(task, "auto", times)
+        what = f"{name}: relative loss of {TASKS[name].main} at {times}x less time, auto"
         value = None if task is None else loss(task, row)
         entry = _judged(what, value, most)
         found.append(entry | {"policy": None if row is None else row["policy"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from quality_summary import (
     LIMITS,
     TASKS,
     at_fewer,
+    at_less_time,
     by_variant,
     loss,
     row_of,
@@ -28,6 +30,7 @@ _NAMES = {
     "map50": "mAP50",
     "f1_dense": "F1 with dense",
 }
+TIMES = (3, 4, 5)  # times less time at which quality is asked for
 _CLIPS = {  # whose errors stand in a table: the tasks that hold them, the first that there is
     "DAVIS": ("davis-saliency", "davis-propagation"),
     "highway": ("cdnet-vehicles", "cdnet-saliency"),
@@ -97,6 +100,22 @@ def fewer(found: Mapping[str, Any]) -> Lines:
     return lines
 
 
+def time(found: Mapping[str, Any]) -> Lines:
+    """The best main measure of each kind of setting where it is so many times faster."""
+    tasks = found["tasks"]
+    lines = [["at least", "setting", *(_column(name, "main") for name in tasks)]]
+    for times, variant in itertools.product(TIMES, _variants(tasks)):
+        rows = [at_less_time(task, variant, times) for task in tasks.values()]
+        if any(rows):
+            cells = [_timed(*both) for both in zip(tasks.values(), rows, strict=True)]
+            lines.append([f"{times}x faster", _label(variant), *cells])
+    return lines
+
+
+def _timed(task: Mapping[str, Any], row: Mapping[str, Any] | None) -> str:
+    return "-" if row is None else f"{_loss(task, row)}, {1 / row['time']:.1f}x"
+
+
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
@@ -147,6 +166,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], Lines]] = {
     "limits-all": lambda found: limits(found, "all"),
     "settings": settings,
     "fewer": fewer,
+    "time": time,
     "errors": errors,
     "asked": asked,
 }

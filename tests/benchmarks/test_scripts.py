@@ -59,17 +59,21 @@ def test_equal_time(run, script, data, tiny, tmp_path, monkeypatch):
     tiny("equal_time")
     frames = equal_time.frames_of("highway", Path(os.environ["EVENTFUL_DATA"]), 98)
     assert frames.shape == (34, 3, 70, 98)  # fewer than come before the usual start
-    model = eventful.convert(equal_time.saliency_vit((70, 98)).backbone)
-    costs = equal_time.costs_in(tmp_path)(model, frames)
-    assert equal_time.costs_in(tmp_path)(None, frames) == costs
-    assert costs.dense > costs.held > 0
+    whole = equal_time.saliency_vit((70, 98))
+    eventful.convert(whole.backbone)
+    for model in (whole, whole.backbone):
+        costs = equal_time.costs_in(tmp_path)(model, frames)
+        assert equal_time.costs_in(tmp_path)(model, frames) == costs  # read back
+        assert costs.dense > costs.held > 0
     given = Costs(dense=100.0, carried=6.0, held=1.0, partial=9.0, token=2.0)
     monkeypatch.setattr(equal_time, "costs_in", lambda folder: lambda model, frames: given)
     small = (tmp_path, "--sizes", 98, "--clips", "highway", "vtest")
     rows = run("equal_time", *small)["rows"]
     assert [row["clip"] for row in rows] == ["highway", "vtest"]
     assert all(len(row["plain"]) == 2 * len(equal_time.EVERY) for row in rows)
-    assert finite(rows)
+    found = run("equal_time", *small[:5], "--decoder")
+    assert [len(found[name]) for name in ("rows", "decoder")] == [2, 1]
+    assert finite(found)
     for page, original in zip(pages, equal_time.PAGES, strict=True):
         page.write_text(original.read_text())
     monkeypatch.setattr(equal_time, "PAGES", pages)

@@ -45,6 +45,10 @@ class Network(nn.Module):
                     torch.manual_seed(number)
                     weight.normal_(std=1.3 / weight[0].numel() ** 0.5)
 
+    def forward(self, x):
+        tokens = self.backbone.forward_features(x)[:, self.backbone.num_prefix_tokens :]
+        return self.decoder(tokens, [side // 14 for side in x.shape[2:]])
+
 
 def network(size):
     return Network(size).eval()

@@ -13,6 +13,7 @@ sys.path.insert(0, str(BENCHMARKS))
 try:
     import quality
     from filling import markdown
+    from quality_clock import clock
     from quality_summary import asked, at_fewer, least, loss, summary, within
     from quality_tables import TABLES, filled
 finally:
@@ -42,6 +43,7 @@ def row(policy, ratio, quality, error=0.2, objects=0.4, clips=None, variant=None
         "operations_ratio": ratio,
         "quality": quality,
         **errors(error, objects),
+        "kinds": {"dense": {"frames": 10}, "carried": {"frames": round(10 * ratio) - 10}},
         "videos": videos,
     }
 
@@ -88,7 +90,7 @@ def still():
     names = ("highway", "vtest")
     first, second = (
         [
-            row("auto:0.2", 5.0, quality, *ours, {name: ours}),
+            row("auto:0.2", 6.0, quality, *ours, {name: ours}),
             row("skip:5", 5.0, quality, *held, {name: held}),
         ]
         for name, quality, ours, held in (
@@ -167,6 +169,7 @@ def test_what_was_asked(davis, still):
     assert objects["found"] == pytest.approx(0.25 / 0.5)
     assert objects["met"]
     assert (boxes["policy"], boxes["met"]) == ("auto:0.2", True)
+    assert masks["policy"] == "auto:0.2"
     assert (masks["found"], masks["met"]) == (pytest.approx(0.0125), True)
 
 
@@ -174,6 +177,35 @@ def test_what_was_not_measured_is_neither_met_nor_missed(still):
     found = asked(summary(still[:1])["tasks"])
     assert [one["met"] for one in found] == [None, None, None, True, None]
     assert found[3]["found"] == pytest.approx(1 - 0.8 / 0.803, abs=1e-5)
+
+
+def test_time_adds_up_what_kinds_of_frames_cost(davis):
+    costs = clock("davis").costs
+    rows = {row["policy"]: row for row in summary([davis])["tasks"]["davis-saliency"]["rows"]}
+    share = (10 * costs.dense + 40 * costs.carried) / 50 / costs.dense
+    assert rows["auto:0.2"]["time"] == pytest.approx(share, rel=1e-4)
+    assert rows["skip:5"]["phases"] == 2
+    assert share < rows["skip:5"]["time"] < 1 / 4  # the mean of both phases
+    partial = {"frames": 1, "operations": 0.1}
+    timed = {"variant": "auto", "policy": "", "kinds": {"dense": {"frames": 1}, "partial": partial}}
+    each = clock("davis").costs.of(78)  # of 778 tokens
+    assert clock("davis").share(timed) == pytest.approx((1 + each / costs.dense) / 2)
+    assert clock("davis").share({**timed, "kinds": {"gated": partial}}) is None
+
+
+def test_settings_that_were_not_run_again_are_kept(davis, still):
+    before = summary([davis, *still])
+    again = report("davis", davis["dense"]["quality"], davis["rows"][:1]) | {"commit": "new"}
+    found = summary([again], before)["tasks"]
+    assert list(found) == list(before["tasks"])
+    masks = found["davis-propagation"]
+    assert {row["policy"] for row in masks["rows"]} == {
+        row["policy"] for row in before["tasks"]["davis-propagation"]["rows"]
+    }
+    assert masks["provenance"]["commit"] == "new"
+    assert masks["kept"]["commit"] == "c0ffee"
+    assert "auto, auto:0.5" not in masks["kept"]["settings"]
+    assert found["vtest"]["rows"] == before["tasks"]["vtest"]["rows"]
 
 
 @pytest.mark.parametrize(
@@ -189,11 +221,13 @@ def test_reports_that_cannot_be_brought_together(tasks, message):
 def test_tables_say_what_was_found(davis, still):
     found = summary([davis, *still])
     text = {name: markdown(table(found)) for name, table in TABLES.items()}
-    assert "| auto | 5.0x / 5.0x | 2.0x / 5.0x | 5.0x / 5.0x | 5.0x / 5.0x |" in text["limits"]
+    assert "| auto | 5.0x / 5.0x | 2.0x / 5.0x | 6.0x / 6.0x | 6.0x / 6.0x |" in text["limits"]
     assert "| top r (the paper's gating) | 3.0x / 3.0x | - / - | not run |" in text["limits"]
     assert "`auto:0.5`, 2.00x" in text["settings"]
     assert "| davis-propagation | every k-th frame, held | none measured |" in text["settings"]
     assert "| auto | 0.8990 (-0.1 %) | 0.7900 (-1.2 %) | 0.8000 (-0.4 %)" in text["fewer"]
+    assert "| 4x faster | auto | 0.8990 (-0.1 %), 4.7x | 0.7900 (-1.2 %), 4.7x |" in text["time"]
+    assert "| 0.7000 (-12.5 %), 8.0x | 0.8000 (-0.4 %), 5.6x |" in text["time"]
     assert "| DAVIS | `skip:5` | 4.44x | 0.200 | 0.30" in text["errors"]
     assert "| 0.65 | 0.600 | 0.573 | 0.500 | highway 0.500, vtest 0.800 |" in text["asked"]
     widths = [{len(line) for line in table(found)} for table in TABLES.values()]

@@ -24,7 +24,9 @@ def quality_report(settings: Sequence[SettingReport], measures: Sequence[str]) -
         "time_ratio" (dense over used: the first over all frames, the second over all but the first
         of a video), "milliseconds", "frames_per_second", "relative_error" and
         "relative_error_objects" (means over all frames; `_max` is the worst frame, `_rms` the root
-        mean square), and "videos" with the same of each. None stands where there is no answer.
+        mean square), "kinds" (how many frames were dense, partial and so on, and their mean
+        operations over a dense frame's), and "videos" with the same of each. None stands where
+        there is no answer.
 
     Example: see `SaliencyTask`.
     """
@@ -66,6 +68,7 @@ def _row(
         "operations_ratio": one.ratio,
         "quality": _shares(one.scores, measures),
         **_pooled(one.videos),
+        "kinds": _kinds(one.videos),
         "time_ratio": None if dense is None else _over(dense.later, one.later),
         "milliseconds": one.later,
         "frames_per_second": _over(1000, one.later),
@@ -86,6 +89,16 @@ def _video(
         "time_ratio": _over(dense_time, video["later"]),
         "milliseconds": video["later"],
     }
+
+
+def _kinds(videos: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """How many frames were dense, partial and so on, and their mean operations over dense."""
+    found: dict[str, list[float]] = {}
+    for video in videos:
+        for kind, (frames, operations) in video["kinds"].items():
+            known = found.setdefault(kind, [0, 0.0])
+            known[0], known[1] = known[0] + frames, known[1] + operations
+    return {kind: {"frames": n, "operations": used / n} for kind, (n, used) in found.items()}
 
 
 def _pooled(videos: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

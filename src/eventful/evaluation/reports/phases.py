@@ -46,7 +46,8 @@ def _mean_of(key: str, values: Sequence[Any]) -> Any:
     """What stands for several values of a column."""
     first = values[0]
     if isinstance(first, Mapping):
-        return {name: _mean_of(name, [one[name] for one in values]) for name in first}
+        shared = [name for name in first if all(name in one for one in values)]
+        return {name: _mean_of(name, [one[name] for one in values]) for name in shared}
     if isinstance(first, list):
         return [_mean_of(key, ones) for ones in zip(*values, strict=True)]
     known = [one for one in values if one is not None]
