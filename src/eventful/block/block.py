@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from eventful.attention import FORMS, Attention, Incremental, Mapped, Pooling, Windowed
 from eventful.block.gate import TokenGate
 from eventful.block.options import Options
-from eventful.block.state import STAGES, Binding, Frame, Grid, Place, Stage
+from eventful.block.state import STAGES, Binding, Grid, Place, Stage
 from eventful.ops import Index
 from eventful.policies import FramePolicy, Policy
 
@@ -238,22 +237,3 @@ class EventfulBlock(nn.Module, ABC):
 def eventful_blocks(model: nn.Module) -> dict[str, EventfulBlock]:
     """List a converted model's eventful blocks by their path in it, in order."""
     return {path: m for path, m in model.named_modules() if isinstance(m, EventfulBlock)}
-
-
-def bound_copy(module: nn.Module, frame: Frame) -> nn.Module:
-    """Copy a module tree down to its eventful blocks and bind those to a stream's frame.
-
-    Weights, buffers, hooks and every module without such a block stay shared.
-    """
-    if not eventful_blocks(module):
-        return module
-    twin = copy.copy(module)
-    twin.training = False
-    if isinstance(twin, EventfulBlock):
-        twin.binding = Binding(frame, dict(twin.default_policies))
-        return twin
-    twin._modules = {
-        name: child if child is None else bound_copy(child, frame)
-        for name, child in module._modules.items()
-    }
-    return twin
