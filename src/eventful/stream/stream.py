@@ -184,10 +184,11 @@ class Stream:
         Raises:
             TypeError: The frame is not a floating-point tensor.
             ValueError: It holds NaN or infinity, has the wrong shape, or a policy does not fit
-                its number of tokens. The stream is then as it was before.
+                its number of tokens; or a hook has been put on a module that is not called. The
+                stream is then as it was before.
             RuntimeError: The model is in train mode, or the frame asks for gradients.
         """
-        self._bound.check_mode()
+        self._bound.check()
         engine, number = self._engine, self.stats.frames
         start = now(self._bound.weight)
         x = self._inputs.prepare(frame, self._bound.weight, number)
