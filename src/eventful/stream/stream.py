@@ -169,7 +169,8 @@ class Stream:
             settings["costs"],
         )
 
-    @torch.inference_mode()
+    @torch.inference_mode(False)  # what is remembered must serve outside it too
+    @torch.no_grad()
     def __call__(self, frame: Tensor, **inputs: Any) -> Any:
         """Process one frame of every batch row.
 
@@ -179,7 +180,8 @@ class Stream:
                 computed in full.
 
         Returns:
-            What the model returns.
+            What the model returns, without gradients: ordinary tensors, on which a head can be
+            trained.
 
         Raises:
             TypeError: The frame is not a floating-point tensor.
