@@ -1,10 +1,14 @@
 """Decodes one video file: its good frames in display order, then the damage if there is any."""
 
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import mode
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer
@@ -13,13 +17,30 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from eventful.video.clock import Clock
 from eventful.video.extent import DamageError, Extent, declared_frames
 from eventful.video.geometry import Turn, display_turn
 
 DEFAULT_RATE = Fraction(25)
 
-# A decoded frame, how it must be turned, and its time in seconds from the first frame.
-Timed = tuple[av.VideoFrame, Turn, Fraction]
+LOOKED_AT = 50  # packets that tell a rate which the container does not
+SEAM = 2  # packets from the one that is doubted to the first of the next recording
+
+
+class Timed(NamedTuple):
+    """A decoded frame.
+
+    Attributes:
+        frame: As it is stored.
+        turn: How it must be turned.
+        time: Seconds from the first frame.
+        pixel: How wide a stored pixel is shown, for its height; of images as wide as high.
+    """
+
+    frame: av.VideoFrame
+    turn: Turn
+    time: Fraction
+    pixel: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)
@@ -44,7 +65,7 @@ class Video:
             ValueError: If the file is empty, no video, or has no video stream.
         """
         with _opened(path) as (container, stream):
-            rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
+            rate = _rate(container, stream)
             return cls(path, rate, declared_frames(container, stream, rate))
 
     def decode(self) -> Generator[Timed, None, None]:
@@ -54,17 +75,17 @@ class Video:
             DamageError: After the last good frame, if the file should have held more.
         """
         with _opened(self.path) as (container, stream):
-            # AVI holds no presentation times; those made up for B-frames run back and forth.
-            timed = container.format.name != "avi" or not stream.codec_context.has_b_frames
-            origin = None
             extent = Extent.of(container, stream, self.rate)
-            frames = _good_frames(_decoded_frames(container, stream, extent))
-            for index, frame in enumerate(frames):
-                time = index / self.rate
-                if timed and frame.pts is not None and stream.time_base is not None:
-                    origin = frame.pts if origin is None else origin
-                    time = (frame.pts - origin) * stream.time_base
-                yield frame, display_turn(frame), time
+            clock = Clock(container, stream, self.rate)
+            pixel = Fraction(stream.sample_aspect_ratio or 1)
+            for frame in _good_frames(_decoded_frames(container, stream, extent, clock)):
+                yield Timed(frame, display_turn(frame), clock.time(frame), pixel)
+
+
+def shown(timed: Timed) -> tuple[Fraction, Fraction]:
+    """Width and height of an upright frame where pixels are as wide as high."""
+    width, height = timed.frame.width * timed.pixel, Fraction(timed.frame.height)
+    return (width, height) if timed.turn[0] else (height, width)
 
 
 def open_file(path: Path) -> InputContainer:
@@ -100,6 +121,24 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
+def _rate(container: InputContainer, stream: VideoStream) -> Fraction:
+    """Frames per second: as declared, unless what is declared is but the clock of the container.
+
+    Raw DV and AVI with empty chunks between frames count ticks; the commonest step between packets
+    is a frame then.
+    """
+    declared = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
+    if stream.time_base is None or declared * stream.time_base != 1:
+        return declared
+    try:
+        packets = list(islice(container.demux(stream), LOOKED_AT))
+    except FFmpegError:
+        return declared
+    times = [packet.dts for packet in packets if packet.dts is not None]
+    steps = [after - before for before, after in pairwise(times) if after > before]
+    return 1 / (mode(steps) * stream.time_base) if steps else declared
+
+
 def _not_a_video(path: Path, found: str) -> ValueError:
     return ValueError(
         f"expected a video, an image or a folder of images; {path} is none: {found}. "
@@ -119,10 +158,11 @@ def _good_frames(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 
 
 def _decoded_frames(
-    container: InputContainer, stream: VideoStream, extent: Extent
+    container: InputContainer, stream: VideoStream, extent: Extent, clock: Clock
 ) -> Iterator[av.VideoFrame]:
     try:
         for packet in _whole_packets(container, stream, extent):
+            clock.add(packet)
             yield from packet.decode()
     except (DamageError, FFmpegError) as error:
         yield from _held_back(stream)
@@ -134,15 +174,43 @@ def _whole_packets(
     container: InputContainer, stream: VideoStream, extent: Extent
 ) -> Iterator[Packet]:
     begun = False
+    packets = _video_packets(container, stream, extent)
+    ahead: deque[Packet] = deque()
+    while (packet := ahead.popleft() if ahead else next(packets, None)) is not None:
+        if packet.is_corrupt:
+            ahead.extend(islice(packets, SEAM - len(ahead)))
+            if not _followed_by_another(packet, ahead):
+                if begun:
+                    raise DamageError("the file breaks off within a frame")
+                continue
+        begun = True
+        yield packet
+
+
+def _video_packets(
+    container: InputContainer, stream: VideoStream, extent: Extent
+) -> Iterator[Packet]:
     for packet in container.demux(*extent.streams):
         extent.add(packet)
-        if packet.stream.index != stream.index:
-            continue
-        if packet.is_corrupt and begun:
-            raise DamageError("the file breaks off within a frame")
-        if not packet.is_corrupt:
-            begun = True
+        if packet.stream.index == stream.index:
             yield packet
+
+
+def _followed_by_another(doubted: Packet, ahead: Iterable[Packet]) -> bool:
+    """Whether a packet that the container doubts is at the end of one of several recordings.
+
+    Where recordings follow one another in a transport stream, its counters jump, as where data are
+    missing. But then a key frame comes next, with which a recording begins: one in a row of others,
+    or one whose time runs back.
+    """
+    return any(
+        packet.is_keyframe and (not doubted.is_keyframe or _begins_before(packet, doubted))
+        for packet in ahead
+    )
+
+
+def _begins_before(packet: Packet, other: Packet) -> bool:
+    return packet.dts is not None and other.dts is not None and packet.dts <= other.dts
 
 
 def _held_back(stream: VideoStream) -> Iterator[av.VideoFrame]:
