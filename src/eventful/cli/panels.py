@@ -128,7 +128,10 @@ class Overlay:
     ) -> None:
         """Put a picture into a panel, as large as it gets at the aspect of the video."""
         width, height = self._panel
-        size = min(width, round(height * aspect)), min(height, round(width / aspect))
+        size = (
+            max(1, min(width, round(height * aspect))),
+            max(1, min(height, round(width / aspect))),
+        )
         small = picture.shape[0] < size[1] // 6  # features, whose patches are to be seen
         how = Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR
         left = place[0] + (width - size[0]) // 2
