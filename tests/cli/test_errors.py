@@ -73,7 +73,18 @@ def test_a_model_that_is_neither_demo_nor_timm(refuse, model):
 def test_a_timm_model_without_its_prefix(refuse):
     message = refuse("--model", "vit_tiny_patch16_224")
     assert "do you mean timm:vit_tiny_patch16_224?" in message
+    assert "do you mean timm:hf-hub:a/b?" in refuse("--model", "hf-hub:a/b")
     assert "do you mean" not in refuse("--model", "hub:vit")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:a/b", "hf_hub:a/b", "local-dir:nowhere"])
+def test_a_model_of_a_hub_is_for_timm_to_find(refuse, monkeypatch, name):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    message = refuse("--model", f"timm:{name}")
+    assert f"timm could not get {name} (OSError: no network); with no network, pass" in message
 
 
 @pytest.mark.parametrize("source", ["rtsp://camera/1", "https://example.org/a.mp4", "-"])

@@ -172,8 +172,9 @@ class EventfulBlock(nn.Module, ABC):
 
     @property
     def updated(self) -> dict[Stage, Index]:
-        """The tokens that were updated on the last frame, by operation."""
-        assert self.binding is not None
+        """The tokens that were updated on a stream's last frame, by operation."""
+        if self.binding is None:
+            return {}
         if self.options.gating != "input":
             return {stage: gate.index for stage, gate in self.binding.state.gates.items()}
         assert self.binding.frame.index is not None

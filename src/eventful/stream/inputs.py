@@ -45,13 +45,14 @@ class Inputs:
             RuntimeError: It asks for gradients.
         """
         self._check(frame)
-        x = frame.to(weight.device, weight.dtype)
-        if len(x) == 0:
+        if len(frame) == 0:
             refuse(number, "no row")
-        if self._normalization is not None:
-            mean, std = (values.to(x) for values in self._normalization)
-            x = (x - mean) / std
-        return x
+        if self._normalization is None:
+            return frame.to(weight.device, weight.dtype)
+        wide = torch.promote_types(weight.dtype, torch.float32)  # rounded once, at the end
+        x = frame.to(weight.device, wide)
+        mean, std = (values.to(x) for values in self._normalization)
+        return ((x - mean) / std).to(weight.dtype)
 
     def picture(self, frame: Tensor) -> Tensor:
         """A frame, as it was handed in, as a picture in [0, 1]: float32, on the frame's device.
@@ -176,7 +177,7 @@ def normalization(model: nn.Module, normalize: Normalize = True) -> tuple[Tensor
     if hasattr(pair, "image_mean") and hasattr(pair, "image_std"):
         pair = pair.image_mean, pair.image_std
     try:
-        mean, std = (torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in pair)
+        mean, std = map(_constants, pair)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(
             f"normalize must be True, (mean, std) with a number a channel each, or an image "
@@ -191,6 +192,10 @@ def _of_model(model: nn.Module) -> tuple[Tensor, Tensor] | None:
     for module in model.modules():
         config: Any = getattr(module, "pretrained_cfg", None) or {}
         if "mean" in config and "std" in config:
-            mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
-            return mean, std
+            return _constants(config["mean"]), _constants(config["std"])
     return None
+
+
+def _constants(values: Any) -> Tensor:
+    """Numbers, one a channel, as (1, channels, 1, 1); whatever the default device is."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu").view(1, -1, 1, 1)

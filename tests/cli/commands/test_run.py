@@ -16,6 +16,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.models.vision_transformer_sam import VisionTransformerSAM
 
 from eventful.cli import charts, clips, job
 from eventful.cli.checks import Checks
@@ -312,6 +313,50 @@ def test_images_of_several_shapes_take_that_of_the_first(tmp_path, invoke, small
     assert len(decode(out / "overlay.mp4")) == 4
     wanted = "warning: shots: frames of another aspect than the first, stretched to it: 1"
     assert " ".join(result.stderr.split()) == wanted
+
+
+def test_a_model_from_a_folder(tmp_path, invoke, weights, clip_file):
+    model = timm.create_model("test_vit")
+    model.load_state_dict(torch.load(weights))
+    timm.models.save_for_hf(model, tmp_path / "model")
+    options = ("--model", f"timm:local-dir:{tmp_path / 'model'}", "--size", 64, "--frames", 3)
+    result = invoke("run", clip_file, *options, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["clips"][0]["frames"] == 3
+
+
+def tiny_sam(name, **options):
+    more = {"embed_dim": 24, "depth": 2, "num_heads": 3, "window_size": 2, "neck_chans": 0}
+    model = VisionTransformerSAM(img_size=64, patch_size=16, global_attn_indexes=(1,), **more)
+    model.pretrained_cfg = {"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return model
+
+
+@pytest.mark.parametrize("options", [(), ("--square",), ("--size", 96)])
+def test_segment_anything_at_its_own_size_and_at_others(
+    tmp_path, invoke, clip_file, monkeypatch, options
+):
+    monkeypatch.setattr(timm, "create_model", tiny_sam)
+    more = ("--frames", 3, "--policy", "skip:2", "--out", tmp_path / "out", "--json")
+    result = invoke("run", clip_file, "--model", "timm:samvit_base_patch16", *options, *more)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["clips"][0]["frames"] == 3
+
+
+def test_a_model_of_one_size_says_so(tmp_path, invoke, clip_file, monkeypatch):
+    def strict(name, **options):
+        model = tiny_sam(name, **options)
+        model.patch_embed.strict_img_size = True
+        return model
+
+    monkeypatch.setattr(timm, "create_model", strict)
+    options = ("--model", "timm:samvit_base_patch16", "--out", tmp_path / "out", "--frames", 2)
+    result = invoke("run", clip_file, *options, "--policy", "skip:2")
+    assert result.exit_code == 2
+    assert "takes frames of 64 x 64 pixels only, and these are 64 x 48" in result.stderr
+    assert "--size 64 --square" in result.stderr
+    result = invoke("run", clip_file, *options, "--policy", "skip:2", "--square")
+    assert result.exit_code == 0, result.stderr
 
 
 def test_recordings_in_one_file_run_to_the_end(tmp_path, invoke, small):
