@@ -152,13 +152,13 @@ class EventfulBlock(nn.Module, ABC):
 
     def attention_form(self, fixed: bool = False) -> Attention:
         """The attention form that the options name."""
-        name, half = self.options.attention, self.options.half_precision
+        name = self.options.attention
         if self.window_size:
             size, keep = self.window_size**2, name == "incremental"
-            return Windowed(self.heads, self.scale, fixed, size=size, keep=keep, half=half)
+            return Windowed(self.heads, self.scale, fixed, size=size, keep=keep)
         form = FORMS[name]
         if issubclass(form, Mapped):
-            return form(self.heads, self.scale, fixed, half)
+            return form(self.heads, self.scale, fixed, self.options.half_precision)
         if issubclass(form, Incremental):
             guard, max_age = self.options.guard, self.options.max_age
             return form(self.heads, self.scale, fixed, guard, max_age)
