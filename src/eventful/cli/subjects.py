@@ -224,7 +224,10 @@ def _mismatch(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
 
 def patch_size(backbone: nn.Module) -> int:
     """Side of a model's patch."""
-    size = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    embed: Any = getattr(backbone, "patch_embed", None)
+    size = getattr(embed, "patch_size", None)
+    if hasattr(embed, "feat_ratio"):  # after convolutions a patch is larger
+        size = embed.feat_ratio(as_scalar=False)
     if size is None or size[0] != size[1]:
         raise ValueError(
             f"a {type(backbone).__name__} has no square patches to picture; run it from Python "

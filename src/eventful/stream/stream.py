@@ -202,7 +202,7 @@ class Stream:
             check_finite(x, number)  # else read back behind the frame
         try:
             if reason is not None:
-                output, report = engine.first(x, images, inputs, reason)
+                output, report = self._first(frame, x, images, inputs, reason)
                 self._size = size
                 self._bound.settle()
             else:
@@ -217,6 +217,23 @@ class Stream:
         self._enter(report, now(x) - start if sees else report.seconds)
         self.stats.state_bytes = engine.state_bytes
         return output
+
+    def _first(
+        self,
+        frame: Tensor,
+        x: Tensor,
+        images: Tensor | None,
+        inputs: Mapping[str, Any],
+        reason: str,
+    ) -> tuple[Any, Report]:
+        """Compute a frame in full; where the model fails, say what it expects."""
+        try:
+            return self._engine.first(x, images, inputs, reason)
+        except Exception as error:
+            expected = self._inputs.mismatch(frame)
+            if expected is None:
+                raise
+            raise ValueError(f"{expected}. The model says: {error}") from error
 
     def prepare(self, frame: Tensor, policies: Iterable[AnyPolicy]) -> None:
         """Compile ahead for some policies, so that moving between them costs nothing later.

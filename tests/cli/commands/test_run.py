@@ -343,6 +343,16 @@ def test_segment_anything_at_its_own_size_and_at_others(
     assert json.loads(result.stdout)["clips"][0]["frames"] == 3
 
 
+@pytest.mark.parametrize("policy", ["skip:2", "top:1"])
+def test_patches_behind_convolutions_are_larger(tmp_path, invoke, clip_file, monkeypatch, policy):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **_: create(name, depth=1))
+    options = ("--model", "timm:vit_tiny_r_s16_p8_224", "--policy", policy, "--size", 96)
+    result = invoke("run", clip_file, *options, "--frames", 2, "--out", tmp_path, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["clips"][0]["size"] == [64, 96]  # patches of 32
+
+
 def test_a_model_of_one_size_says_so(tmp_path, invoke, clip_file, monkeypatch):
     def strict(name, **options):
         model = tiny_sam(name, **options)
@@ -379,7 +389,7 @@ def test_recordings_in_one_file_run_to_the_end(tmp_path, invoke, small):
     assert all(before < after for before, after in pairwise(times))
 
 
-@pytest.mark.parametrize("size", [(20, 400), (400, 20), (3, 4000)])
+@pytest.mark.parametrize("size", [(20, 400), (400, 20), (3, 4000), (9, 9)])
 def test_a_picture_as_narrow_as_a_patch(tmp_path, invoke, small, size):
     Image.new("RGB", size, "grey").save(tmp_path / "a.png")
     options = ("--out", tmp_path / "out", "--policy", "skip:2")
