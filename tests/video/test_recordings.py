@@ -16,6 +16,7 @@ MPEG2 = {"codec": "mpeg2video", "options": {"b": "2M"}}
 H264 = {"codec": "libx264"}
 HEVC = {"codec": "libx265", "options": {"x265-params": "log-level=none:crf=6"}}
 INTRA = {"codec": "mpeg2video", "options": {"b": "2M", "g": "1"}}
+FORMATS = {"libx264": "h264", "mpeg2video": "mpeg2video"}
 SIZE = (136, 88)  # the least that the encoder of HEVC takes is between this and the usual
 KINDS = {"mpeg2": MPEG2, "h264": H264, "hevc": HEVC, "intra": INTRA}
 
@@ -145,6 +146,25 @@ class TestClocks:
         frames, reader = read_whole(path)
         assert (reader.rate, reader.damage) == (rate, None)
         assert [frame.time for frame in frames] == [k / rate for k in range(4)]
+
+    @pytest.mark.parametrize("rate", [Fraction(12), Fraction(30000, 1001), Fraction(24)])
+    @pytest.mark.parametrize(("name", "codec"), [("a.h264", "libx264"), ("a.m2v", "mpeg2video")])
+    def test_of_raw_streams_are_those_of_their_pictures(
+        self, tmp_path, write_video, name, codec, rate
+    ):
+        if codec == "mpeg2video" and rate == 12:
+            rate = Fraction(25)  # MPEG-2 knows a few rates only
+        path = tmp_path / name
+        write_video(path, 5, codec=codec, rate=rate, container_format=FORMATS[codec])
+        frames, reader = read_whole(path)
+        assert (reader.rate, reader.damage) == (rate, None)
+        assert [frame.time for frame in frames] == [k / rate for k in range(5)]
+
+    def test_of_a_few_frames_that_ffmpeg_knows_no_rate_of(self, tmp_path, write_video):
+        rate = Fraction(15, 2)
+        frames, reader = read_whole(write_video(tmp_path / "a.ts", 2, rate=rate))
+        assert reader.rate == rate
+        assert [frame.time for frame in frames] == [0, 1 / rate]
 
 
 class TestPixelsThatAreNotSquare:

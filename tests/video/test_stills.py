@@ -136,6 +136,26 @@ class TestTiff:
                 Reader(tmp_path / "b.tif")
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        *(("a.bmp", mode, {}) for mode in ("1", "L", "P", "RGB")),
+        *(("a.jpg", mode, {"progressive": True}) for mode in ("L", "RGB", "CMYK")),
+        ("a.jpg", "L", {}),
+        ("a.png", "RGB", {}),
+        ("a.webp", "RGB", {}),
+    ],
+)
+def test_an_image_cut_anywhere_is_refused(tmp_path, name, mode, options):
+    path = saved(tmp_path / name, mode, **options)
+    assert len(read_whole(path)[0]) == 1
+    data = path.read_bytes()
+    for length in (*range(0, len(data), 31), len(data) - 9):
+        (tmp_path / f"b{name}").write_bytes(data[:length])
+        with pytest.raises(ValueError, match="not one frame of"):
+            Reader(tmp_path / f"b{name}")
+
+
 class TestSeveralPictures:
     def test_an_animation_named_as_an_image_is_refused(self, tmp_path):
         options = {"save_all": True, "append_images": [image().rotate(90)] * 4}

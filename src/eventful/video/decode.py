@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EIO, EPERM
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.format import Flags
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -102,7 +104,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = open_file(path)
     except FFmpegError as error:
-        if isinstance(error, OSError):
+        if of_the_system(error):
             raise
         raise _not_a_video(path, str(error.strerror)) from error
     with container:
@@ -122,21 +124,33 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _rate(container: InputContainer, stream: VideoStream) -> Fraction:
-    """Frames per second: as declared, unless what is declared is but the clock of the container.
+    """Frames per second: as declared, unless what is declared is not of the pictures.
 
-    Raw DV and AVI with empty chunks between frames count ticks; the commonest step between packets
-    is a frame then.
+    Raw DV and AVI with empty chunks between frames count ticks of a clock, for raw H.264 and others
+    without times FFmpeg makes up 25, and of a few frames in a transport stream it knows nothing;
+    the commonest step between packets is a frame then.
     """
     declared = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
-    if stream.time_base is None or declared * stream.time_base != 1:
+    tick, made_up = stream.time_base, container.format.flags & Flags.no_timestamps.value
+    told = stream.average_rate and not made_up and stream.average_rate * (tick or 0) != 1
+    if tick is None or told:
         return declared
     try:
-        packets = list(islice(container.demux(stream), LOOKED_AT))
+        packets = [*islice(container.demux(stream), LOOKED_AT)]
     except FFmpegError:
         return declared
     times = [packet.dts for packet in packets if packet.dts is not None]
     steps = [after - before for before, after in pairwise(times) if after > before]
-    return 1 / (mode(steps) * stream.time_base) if steps else declared
+    steps = steps or [packet.duration for packet in packets if packet.duration]
+    return 1 / (mode(steps) * tick) if steps else declared
+
+
+def of_the_system(error: FFmpegError) -> bool:
+    """Whether an error is no fault of a file's content: there are no rights to it, for one.
+
+    FFmpeg also calls it an error of input, or not permitted, where a file ends too early.
+    """
+    return isinstance(error, OSError) and error.errno not in (EIO, EPERM)
 
 
 def _not_a_video(path: Path, found: str) -> ValueError:
@@ -160,12 +174,17 @@ def _good_frames(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 def _decoded_frames(
     container: InputContainer, stream: VideoStream, extent: Extent, clock: Clock
 ) -> Iterator[av.VideoFrame]:
+    failed: int | None = None  # time of a packet while it is decoded
     try:
         for packet in _whole_packets(container, stream, extent):
             clock.add(packet)
+            failed = packet.pts
             yield from packet.decode()
+            failed = None
     except (DamageError, FFmpegError) as error:
-        yield from _held_back(stream)
+        for frame in _held_back(stream):
+            if failed is None or frame.pts != failed:  # else what was decoded of it so far
+                yield frame
         raise DamageError(getattr(error, "strerror", None) or str(error)) from error
     extent.check()
 

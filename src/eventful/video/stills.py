@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +15,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from eventful.video import tiff
-from eventful.video.decode import DEFAULT_RATE, Timed, open_file
+from eventful.video.decode import DEFAULT_RATE, Timed, of_the_system, open_file
 from eventful.video.exif import exif_turn
 from eventful.video.extent import DamageError
 
@@ -84,7 +85,7 @@ def _decoded(path: Path, data: bytes) -> av.VideoFrame:
             stream.codec_context.options = {"err_detect": "explode"}
             frames = list(islice(container.decode(stream), 2))
     except (DamageError, FFmpegError) as error:
-        if isinstance(error, OSError):
+        if isinstance(error, FFmpegError) and of_the_system(error):
             raise
         reason = getattr(error, "strerror", None) or error
         raise DamageError(f"{path.name}: {reason}") from error
@@ -95,6 +96,29 @@ def _decoded(path: Path, data: bytes) -> av.VideoFrame:
 
 
 def _opened(path: Path, data: bytes) -> InputContainer:
+    _check_end(data)
     if data.startswith(tiff.MAGIC):
         return av.open(io.BytesIO(tiff.plain(data)), "r", format="tiff_pipe")
     return open_file(path)
+
+
+def _check_end(data: bytes) -> None:
+    """Refuse a JPEG or BMP that is cut short where FFmpeg does not see it.
+
+    A JPEG's last scan is followed by a mark of its end. The lines of a BMP are filled up to whole
+    words; FFmpeg takes them for shorter ones where some are missing.
+    """
+    if data.startswith(b"\xff\xd8"):
+        cut = data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    elif data.startswith(b"BM") and len(data) >= _BMP.size:
+        begin, header, width, height, bits, compression = _BMP.unpack_from(data)
+        plain = header >= 40 and compression in (0, 3)  # neither run lengths nor another format
+        line = (width * bits + 31) // 32 * 4
+        cut = plain and len(data) < begin + line * abs(height)
+    else:
+        return
+    if cut:
+        raise DamageError("the file ends within the picture")
+
+
+_BMP = struct.Struct("<10xIIii2xHI")
