@@ -8,6 +8,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from eventful.video import Reader
+from eventful.video.exif import exif_turn
+from eventful.video.geometry import UPRIGHT
 
 from .conftest import picture, read_whole
 
@@ -185,3 +187,20 @@ def test_images_have_square_pixels(tmp_path):
     with Reader(path, 28, keep_aspect=True) as reader:
         assert (reader.width, reader.height) == (28, 14)
         assert float(reader.aspect) == 34 / 22
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xe1\x00\x03",
+        b"\xff\xd8\xff\xe1\x00\x0eExif\0\0II*\0",
+        b"\x89PNG\r\n\x1a\n\0\0",
+        b"RIFF\0\0\0\0WEBPEXIF\x10\0\0\0",
+        b"II*\0\xff\xff\xff\xff",
+        b"MM\0*\0\0\0\x08\xff\xff",
+    ],
+)
+def test_exif_data_that_end_early_turn_nothing(data):
+    assert exif_turn(data) == UPRIGHT

@@ -21,6 +21,7 @@ TURNS: dict[int, Turn] = {
 
 _JPEG, _PNG, _WEBP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF....WEBP"
 _HEAD = b"Exif\0\0"
+_APPLICATION, _SCAN = 0xE1, 0xDA  # segments of a JPEG
 
 
 def exif_turn(data: bytes) -> Turn:
@@ -47,10 +48,12 @@ def _exif(data: bytes) -> bytes:
 def _of_jpeg(data: bytes) -> bytes:
     """The segment of application data that begins as EXIF; segments end where the scan begins."""
     at = len(_JPEG)
-    while data[at : at + 1] == b"\xff" and data[at + 1] != 0xDA:
-        (length,) = struct.unpack_from(">H", data, at + 2)
+    while data[at : at + 1] == b"\xff":
+        kind, length = struct.unpack_from(">BH", data, at + 1)
         content = data[at + 4 : at + 2 + length]
-        if data[at + 1] == 0xE1 and content.startswith(_HEAD):
+        if kind == _SCAN:
+            break
+        if kind == _APPLICATION and content.startswith(_HEAD):
             return content.removeprefix(_HEAD)
         at += 2 + length
     return b""
