@@ -264,6 +264,19 @@ def test_changed_weights_are_noticed(change, policy):
     assert stream.stats.flush_reasons["weights changed"] == 2
 
 
+@pytest.mark.parametrize("policy", ["auto:0.3", "skip:5", "top:2"])
+def test_weights_written_to_through_data_need_a_reset(policy):
+    stream = frame_stream("plain", eventful.parse(policy), DOUBLE)
+    *video, last = clip(4, dtype=DOUBLE)
+    for frame in video:
+        stream(frame)
+    stream._bound.model.blocks[1].mlp.fc1.weight.data.mul_(2)
+    stream.reset()
+    reference = eventful.restore(copy.deepcopy(stream._bound.model))
+    assert relative(stream(last), dense(reference, last)) < 1e-12
+    assert stream.stats.flush_reasons == {"first frame": 2, "requested": 2}
+
+
 class Wrong(TimmBlock):
     """An adapter that leaves the second norm out."""
 

@@ -46,7 +46,8 @@ class Stream:
     Several streams share one set of weights; each may run in a thread of its own. Batch rows are
     independent videos of equal size. The first frame is computed in full; so is a row at a scene
     cut, and everything when the frame's size, the model's dtype or device, or its weights change.
-    A module that is replaced in the model after the stream was made is not seen by it.
+    A module that is replaced in the model after the stream was made is not seen by it, nor is a
+    weight that is written to in place through `.data`; then call `reset`.
 
     Args:
         model: A model that `eventful.convert` has converted.
