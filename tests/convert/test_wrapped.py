@@ -109,12 +109,19 @@ def default(model):
     return model
 
 
+def another_method(model):
+    inner = model.forward_features
+    model.forward_features = lambda x, **kwargs: inner(x, **kwargs) / 2
+    return model
+
+
 REFUSED = {
     "torch.compile": (lambda model: torch.compile(model, **COMPILED), "forward"),
     "torch.compile of every block": (compiled_inside, r"blocks\.0\.forward"),
     "compile()": (compiled_in_place, "_compiled_call_impl"),
     "a closure": (closure, "forward"),
     "a default": (default, "forward"),
+    "another method": (another_method, "forward_features"),
 }
 
 
@@ -199,6 +206,29 @@ def test_a_method_that_was_set_may_be_the_one_to_run():
     expected = model.forward_features(frame)
     stream = eventful.Stream(eventful.convert(model, POLICY), method="forward_features")
     close(stream(frame), expected)
+
+
+def test_helpers_that_hold_the_model_stay_unless_they_are_what_runs():
+    model, frame = build("plain"), clip(1)[0]
+    expected = model(frame)
+    model.scaled = lambda x: x * model.num_prefix_tokens
+    model.encode = lambda x: model(x)[:, :2]
+    model.to = lambda *args: nn.Module.to(model, *args)
+    stream = eventful.Stream(eventful.convert(model, POLICY))
+    close(stream(frame), expected)
+    with pytest.raises(ValueError, match="its attribute encode is a function that holds on to"):
+        eventful.Stream(model, method="encode")
+
+
+def test_a_helper_that_runs_the_model_past_the_stream_ends_in_an_error():
+    model, frame = build("plain"), clip(1)[0]
+    model.all_blocks = lambda x: model.blocks(x) / 2
+    model.forward_features = MethodType(
+        lambda m, x, **_: m.norm(m.all_blocks(m._pos_embed(m.patch_embed(x)))), model
+    )
+    stream = eventful.Stream(eventful.convert(model, POLICY))
+    with pytest.raises(RuntimeError, match="every eventful block must run once"):
+        stream(frame)
 
 
 def test_functions_that_hold_something_else_stay():

@@ -13,18 +13,24 @@ from eventful.block.block import EventfulBlock, eventful_blocks
 from eventful.block.state import Binding, Frame
 
 _OF_TORCH = frozenset(vars(nn.Module()))  # hooks, parameters, children: what torch itself keeps
+_RUN = ("forward", "_compiled_call_impl")  # what torch calls when a module is
 
 
-def bound_copy(model: nn.Module, frame: Frame) -> nn.Module:
+def bound_copy(model: nn.Module, frame: Frame, method: str = "forward") -> nn.Module:
     """Copy a module tree down to its eventful blocks and bind those to a stream's frame.
 
     Weights, buffers, hooks and every module without such a block stay shared. Nothing is written
     into the model: no `__setattr__` or `__copy__` of its modules is called. Methods that were set
     on a module that is copied are bound to the copy.
 
+    Args:
+        model: A converted model.
+        frame: What its blocks will share.
+        method: The method that will run.
+
     Raises:
-        ValueError: A module that is copied has an attribute that would run the model itself, past
-            the stream; the message names it.
+        ValueError: A method of a module that is copied has been replaced by a function that would
+            run the model itself, past the stream; the message names it.
     """
     copied = {n: m for n, m in model.named_modules() if eventful_blocks(m)}
     twins = {id(module): object.__new__(type(module)) for module in copied.values()}
@@ -35,8 +41,10 @@ def bound_copy(model: nn.Module, frame: Frame) -> nn.Module:
         inside = isinstance(module, EventfulBlock)
         attributes = vars(twins[id(module)])
         for name, value in vars(module).items():
-            fixed = inside or name in _OF_TORCH
-            attributes[name] = value if fixed else _rebound(rebind, value, path, name, module)
+            if not (inside or name in _OF_TORCH):
+                attributes[name] = _rebound(rebind, value, path, name, module, method)
+            else:
+                attributes[name] = value
         attributes["training"] = False
         if inside:
             attributes["binding"] = Binding(frame, dict(module.default_policies))
@@ -46,10 +54,15 @@ def bound_copy(model: nn.Module, frame: Frame) -> nn.Module:
     return twins.get(id(model), model)
 
 
-def _rebound(rebind: _Rebinding, value: Any, path: str, name: str, module: nn.Module) -> Any:
+def _rebound(
+    rebind: _Rebinding, value: Any, path: str, name: str, module: nn.Module, method: str
+) -> Any:
     try:
         return rebind(value)
     except _HeldError as error:
+        replaces = name in _RUN or (hasattr(type(module), name) and not hasattr(nn.Module, name))
+        if not replaces and name != method:
+            return value  # it may read the model's weights, which are the stream's too
         where = f"{path}.{name}" if path else name
         raise ValueError(
             f"a stream cannot run this {type(module).__name__}: its attribute {where} is a "

@@ -44,7 +44,7 @@ class Bound:
         self._originals = (model, *originals)
         self._account()
         self.frame = frame
-        self.module = bound_copy(model, frame)
+        self.module = bound_copy(model, frame, method)
         self.blocks: Mapping[str, EventfulBlock] = {
             block.name: block for block in eventful_blocks(self.module).values()
         }
