@@ -257,6 +257,13 @@ def test_train_vehicles(run, data, tmp_path):
     assert finite(found["losses"])
 
 
+def test_video_fuzz(run):
+    found = run("video_fuzz", "--count", 40)
+    assert (found["files"], found["right"], found["failures"]) == (40, 40, [])
+    assert set(found["kinds"]) == {"video", "cut video", "picture", "cut picture"}
+    assert run("video_fuzz", "--only", 3, 4)["files"] == 2
+
+
 @pytest.mark.parametrize("name", [name for name, text in SCRIPTS.items() if "def main(" in text])
 def test_a_script_says_how_it_is_called(script, name, capsys):
     with pytest.raises(SystemExit) as end:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from PIL import Image
 
 from eventful.cli.commands import run as running
 from eventful.cli.commands.run import REMOVED
@@ -74,20 +73,27 @@ def test_a_model_that_is_neither_demo_nor_timm(refuse, model):
 def test_a_timm_model_without_its_prefix(refuse):
     message = refuse("--model", "vit_tiny_patch16_224")
     assert "do you mean timm:vit_tiny_patch16_224?" in message
+    assert "do you mean timm:hf-hub:a/b?" in refuse("--model", "hf-hub:a/b")
     assert "do you mean" not in refuse("--model", "hub:vit")
 
 
-def test_images_of_several_shapes(tmp_path, invoke, small):
-    folder = tmp_path / "shots"
-    folder.mkdir()
-    for name, size in (("1.png", (96, 64)), ("2.png", (64, 96))):
-        Image.new("RGB", size, "grey").save(folder / name)
-    options = (*small, "--out", tmp_path / "out", "--policy", "skip:2")
-    result = invoke("run", folder, *options)
+@pytest.mark.parametrize("name", ["hf-hub:a/b", "hf_hub:a/b", "local-dir:nowhere"])
+def test_a_model_of_a_hub_is_for_timm_to_find(refuse, monkeypatch, name):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    message = refuse("--model", f"timm:{name}")
+    assert f"timm could not get {name} (OSError: no network); with no network, pass" in message
+
+
+@pytest.mark.parametrize("source", ["rtsp://camera/1", "https://example.org/a.mp4", "-"])
+def test_a_source_that_is_no_file(invoke, small, source):
+    result = invoke("run", source, *small)
     assert result.exit_code == 2
-    assert "frame 1 of shots is 48 x 64 pixels, and the first 64 x 48" in result.stderr
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert invoke("run", folder, *options, "--square").exit_code == 0
+    assert "expected a video, an image or a folder of images" in result.stderr
+    assert "Save a film to a file first" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_weights_are_not_for_the_demo(refuse):

@@ -150,6 +150,16 @@ def test_rotations_of_blocks_left_out_count_with_other_additions(name):
     assert rotations == patches * queries_and_keys
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace")
+@pytest.mark.parametrize("name", ["plain", "dinov3", "sam"])
+def test_a_trace_of_a_converted_model_is_dense(name):
+    model, frame = build(name), clip(1)[0]
+    with torch.no_grad():
+        expected = model(frame)
+        traced = torch.jit.trace(eventful.convert(model, POLICY), frame, check_trace=False)
+        torch.testing.assert_close(traced(frame), expected)
+
+
 def test_an_attention_mask_is_refused():
     model, frame = eventful.convert(build("plain"), POLICY), clip(1)[0]
     mask = torch.zeros(1, 1, 16, 16)

@@ -105,6 +105,16 @@ def test_half_precision_is_near(name, attention):
         assert 1e-6 < relative(half(frame), other(frame)) < 5e-3
 
 
+@pytest.mark.parametrize("attention", ["cached", "query_key"])
+@pytest.mark.parametrize("name", ["sam", "vitdet"])
+def test_half_precision_leaves_windows_alone(name, attention):
+    options = {"attention": attention, "where": lambda name, _: name != "blocks.1"}
+    half = stream_of(name, TOP, half_precision=True, **options)
+    other = stream_of(name, TOP, **options)
+    for frame in clip(4):
+        assert torch.equal(half(frame), other(frame))
+
+
 @pytest.mark.parametrize(
     ("name", "options"), [("sam", {"pooling": 2}), ("plain", {"sampling": {"blocks.1": 7}})]
 )

@@ -268,7 +268,7 @@ class Block:
 
     def attend_in_windows(self, qkv: Array, grid: tuple[int, int]) -> Array:
         """Attention within each window, in full; padding tokens are projected from zero tokens."""
-        side, variant = self.window, Variant("dense", half=self.variant.half)
+        side, variant = self.window, Variant("dense")  # in full precision, as the paper's code
         positions = self.positions((side, side))
         padded = [-(-length // side) * side for length in grid]
         cells = np.empty((*padded, *qkv.shape[1:]))

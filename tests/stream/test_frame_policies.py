@@ -7,6 +7,7 @@ import types
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import eventful
@@ -173,8 +174,83 @@ def in_place(model):
     model.norm.weight.mul_(1.1)
 
 
-@pytest.mark.parametrize("change", [assign, data, parameter, in_place])
-@pytest.mark.parametrize("policy", ["auto:0.3", "carry:5", "skip:5"])
+class Cut(nn.Module):
+    """Runs a model on what a function makes of a frame."""
+
+    def __init__(self, model, make):
+        super().__init__()
+        self.model, self.make = model.eval(), make
+
+    def forward(self, x):
+        return self.model(self.make(x))
+
+
+def any_size():
+    sizes = {"patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 7}
+    return VisionTransformer(img_size=(12, 20), dynamic_img_size=True, **sizes)
+
+
+def tiled():
+    return Cut(any_size(), lambda x: torch.cat(x.split(4, dim=3)))
+
+
+def halved():
+    """As many tiles as frames, of the first alone."""
+    return Cut(any_size(), lambda x: x[:1])
+
+
+def merged():
+    return Cut(build("plain"), lambda x: torch.cat([x, x.mean(dim=0, keepdim=True)]))
+
+
+def mirrored_later():
+    """The first block sees the frame's rows, the others twice as many."""
+    model = build("plain").eval()
+    model.blocks[1].register_forward_pre_hook(lambda _, args: torch.cat([args[0], args[0].flip(1)]))
+    return model
+
+
+def many_data(model):
+    for weight in model.parameters():
+        weight.data = 1.01 * weight.data
+
+
+def swapped(model):
+    torch.utils.swap_tensors(model.norm.weight, nn.Parameter(1.1 * model.norm.weight.detach()))
+
+
+def deleted(model):
+    fc1 = model.blocks[0].mlp.fc1
+    weight = 1.1 * fc1.weight.detach()
+    del fc1.weight
+    fc1.weight = nn.Parameter(weight)
+
+
+def position(model):
+    model.pos_embed = nn.Parameter(1.1 * model.pos_embed.detach())
+
+
+def emptied(model):
+    state = {name: 1.01 * tensor for name, tensor in model.state_dict().items()}
+    model.to_empty(device="cpu").load_state_dict(state)
+
+
+def through_meta(model):
+    state = {name: 1.01 * tensor for name, tensor in model.state_dict().items()}
+    model.to("meta").load_state_dict(state, assign=True)
+
+
+def one_step(model):
+    model.norm.weight.grad = torch.ones_like(model.norm.weight)
+    torch.optim.SGD([model.norm.weight], lr=0.1).step()
+
+
+CHANGES = [assign, data, parameter, in_place, many_data, swapped, deleted, position, emptied]
+CHANGES += [through_meta, one_step]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("policy", ["auto:0.3", "carry:5", "skip:5", "top:2"])
 def test_changed_weights_are_noticed(change, policy):
     stream = frame_stream("plain", eventful.parse(policy), DOUBLE)
     *video, last = clip(4, dtype=DOUBLE)
@@ -186,6 +262,19 @@ def test_changed_weights_are_noticed(change, policy):
     assert stream.stats.flush_reasons == {"first frame": 2, "weights changed": 2}
     stream(last)
     assert stream.stats.flush_reasons["weights changed"] == 2
+
+
+@pytest.mark.parametrize("policy", ["auto:0.3", "skip:5", "top:2"])
+def test_weights_written_to_through_data_need_a_reset(policy):
+    stream = frame_stream("plain", eventful.parse(policy), DOUBLE)
+    *video, last = clip(4, dtype=DOUBLE)
+    for frame in video:
+        stream(frame)
+    stream._bound.model.blocks[1].mlp.fc1.weight.data.mul_(2)
+    stream.reset()
+    reference = eventful.restore(copy.deepcopy(stream._bound.model))
+    assert relative(stream(last), dense(reference, last)) < 1e-12
+    assert stream.stats.flush_reasons == {"first frame": 2, "requested": 2}
 
 
 class Wrong(TimmBlock):
@@ -388,6 +477,17 @@ class TestRefusals:
         stream = eventful.Stream(model, pixels=pixels, costs=COSTS)
         with pytest.raises(ValueError, match="makes 4 rows of tokens of a frame of 2 rows"):
             stream(clip(1)[0])
+        assert stream.stats.frames == 0
+
+    @pytest.mark.parametrize("policy", ["auto:0.5", "skip:3", "top:3"])
+    @pytest.mark.parametrize("tiles", [tiled, halved, mirrored_later, merged])
+    def test_of_models_that_cut_or_copy_frames_in_their_own_way(self, policy, tiles):
+        model = eventful.convert(tiles(), eventful.parse(policy))
+        stream = eventful.Stream(model, pixels=pixels, costs=COSTS)
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"rows of tokens of a frame of 2 rows|one shape"):
+                stream(clip(1)[0])
+        stream.reset([0])
         assert stream.stats.frames == 0
 
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import eventful
@@ -218,3 +219,44 @@ def test_a_hook_on_the_root_may_change_the_output():
     expected = control(frame)
     model.register_forward_hook(lambda module, args, output: output - 1)
     assert torch.equal(stream(frame), expected - 1)
+
+
+def pictures(count):
+    """Frames in [0, 1], large enough for motion."""
+    frames = torch.rand(1, 2, 3, 48, 48).repeat(count, 1, 1, 1, 1)
+    return (frames + 0.02 * torch.rand(count, 2, 3, 48, 48)).clamp(0, 1)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [eventful.TopR(3), eventful.Threshold(1e9), eventful.Skip(2), eventful.Auto(share=0.5)],
+    ids=str,
+)
+@pytest.mark.parametrize("outside", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_outputs_are_ordinary_tensors_on_which_a_head_is_trained(policy, outside):
+    torch.manual_seed(0)
+    model = VisionTransformer(
+        img_size=48, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0
+    ).eval()
+    stream = eventful.Stream(eventful.convert(model, policy), normalize=([0.5] * 3, [0.5] * 3))
+    head = torch.nn.Linear(24, 2)
+    for frame in pictures(4):
+        with outside():
+            features = stream(frame)
+        assert not features.requires_grad
+        assert not features.is_inference()
+        head(features).sum().backward()
+        features += 1
+    assert head.weight.grad.abs().sum() > 0
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_frames_may_come_from_within_inference_mode_and_from_outside(first):
+    model, video = eventful.convert(build("plain"), eventful.TopR(3)), clip(4)
+    stream, control = (eventful.Stream(model, scene_cuts=None) for _ in range(2))
+    expected = [control(frame) for frame in video]
+    for i, frame in enumerate(video):
+        with torch.inference_mode((i % 2 == 0) == first):
+            output = stream(frame.clone())
+        assert torch.equal(output, expected[i])

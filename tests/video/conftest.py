@@ -23,7 +23,8 @@ def picture(k, width=WIDTH, height=HEIGHT):
 def write_video(path, count=12, *, codec="libx264", rate=25, size=(WIDTH, HEIGHT), **kind):
     """Writes `picture(0)` ... at `rate`, or at `pts` of 1/90000 s."""
     width, height = size
-    with av.open(str(path), "w", container_options=kind.get("container", {})) as container:
+    name, given = kind.get("container_format"), kind.get("container", {})
+    with av.open(str(path), "w", format=name, container_options=given) as container:
         options = kind.get("options", {"crf": "4"} if codec == "libx264" else {})
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.codec_context.thread_count = 1  # swscale's threads spoil some 10-bit frames

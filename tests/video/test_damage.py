@@ -1,5 +1,6 @@
 """What happens when a video is damaged, cut short, or none at all."""
 
+import contextlib
 import struct
 import sys
 from importlib import import_module
@@ -99,6 +100,34 @@ class TestDamage:
             "decoding stopped after 5 frames of 10 declared: "
             "Invalid data found when processing input"
         )
+
+    @pytest.mark.parametrize(
+        ("name", "codec"), [("a.mkv", "mpeg2video"), ("a.webm", "libvpx"), ("a.wmv", "wmv2")]
+    )
+    def test_a_file_cut_anywhere_ends_in_no_other_error(
+        self, tmp_path, write_video, cut, name, codec
+    ):
+        path = write_video(tmp_path / name, 4, codec=codec)
+        for length in range(0, path.stat().st_size, 29):
+            try:
+                assert len(read_whole(cut(path, length))[0]) <= 4
+            except ValueError as error:
+                assert "expected a video" in str(error)  # noqa: PT017
+
+    def test_a_frame_that_fails_half_way_is_none(self, tmp_path, write_video, cut):
+        kind = {"codec": "mpeg2video", "options": {"b": "4M"}}
+        path = write_video(tmp_path / "a.m2v", 5, container_format="mpeg2video", **kind)
+        whole = {frame.time: frame.pixels for frame in read_whole(path)[0]}
+        length = path.stat().st_size
+        damaged = 0
+        for short in range(length // 3, length, 3):
+            with contextlib.suppress(ValueError):  # not one frame
+                frames, reader = read_whole(cut(path, short))
+                if reader.damage:
+                    damaged += 1
+                    for frame in frames:
+                        np.testing.assert_array_equal(frame.pixels, whole[frame.time])
+        assert damaged
 
     def test_frames_that_decode_corrupt(self, tmp_path, write_video):
         path = write_video(tmp_path / "a.avi", 9, codec="mpeg4", options={"b": "4M"})

@@ -54,8 +54,10 @@ class AttentionState:
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    turn: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
-    overflow: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.bool))
+    turn: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64, device="cpu"))
+    overflow: Tensor = field(
+        default_factory=lambda: torch.zeros((), dtype=torch.bool, device="cpu")
+    )
     corrected: tuple[int, ...] = ()
     planned: tuple[int, ...] = ()
     more: Tensor | None = None

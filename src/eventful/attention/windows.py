@@ -14,7 +14,6 @@ from eventful.attention.form import (
     Keys,
     join_heads,
 )
-from eventful.attention.paper import QueryKey
 from eventful.ops import Index, RelativePositions, attend
 from eventful.ops.recompute import recompute_windows_
 
@@ -74,23 +73,14 @@ class Windowed(Attention):
             hold one.
         size: Tokens of a window, padding included.
         keep: Keep the output of windows without an updated token.
-        half: Round both factors of attention-value products to float16, as in the paper.
     """
 
     def __init__(
-        self,
-        heads: int,
-        scale: float,
-        fixed: bool = False,
-        *,
-        size: int,
-        keep: bool = True,
-        half: bool = False,
+        self, heads: int, scale: float, fixed: bool = False, *, size: int, keep: bool = True
     ) -> None:
         super().__init__(heads, scale, fixed)
         self.size = size
         self.keep = keep
-        self.half = half
 
     def start(
         self, qkv: Tensor, bias: Bias = None, kv: Tensor | None = None
@@ -134,8 +124,6 @@ class Windowed(Attention):
         return output
 
     def _attend(self, qkv: Tensor, bias: Bias) -> Tensor:
-        if self.half:
-            return QueryKey(self.heads, self.scale, half=True).start(qkv, bias)[0]
         o, _ = attend(*self.split(qkv), self.scale, bias)
         return join_heads(o)
 

@@ -52,11 +52,16 @@ def account(
             )
     if not called and (module._forward_hooks or module._forward_pre_hooks):
         raise ValueError(
-            f"cannot convert {name}: it has forward hooks, and its forward is not "
-            f"called once converted; remove them, or hook one of its submodules"
+            f"cannot convert {name}: it has forward hooks, and its forward is not called once "
+            f"converted; remove them, or hook a submodule that is, such as attn.qkv"
         )
     if "forward" in vars(module):
         raise ValueError(f"cannot convert {name}: its forward has been replaced; {_MEND}")
+    if module._compiled_call_impl is not None:
+        raise ValueError(
+            f"cannot convert {name}: its compile() has been called; leave that out, and use "
+            f"Stream(model, compile=True)"
+        )
 
 
 _MEND = "leave the block out with where=..., or write an adapter (CONTRIBUTING.md)"

@@ -172,6 +172,12 @@ def account_attention(attn: TimmAttention, name: str) -> None:
     children |= dict.fromkeys(("attn_drop", "proj_drop"), DROPOUT)
     own = frozenset({"q_bias", "k_bias", "v_bias"}) if type(attn) is EvaAttention else frozenset()
     account(attn, name, children, own, called=False)
+    account_attention_drop(attn, name)
+
+
+def account_attention_drop(attn: TimmAttention, name: str) -> None:
+    """Accept dropout of the attention map, which no form of attention calls once converted."""
+    account(attn.attn_drop, f"{name}.attn_drop", {}, called=False)
 
 
 def project_qkv(attn: TimmAttention, c: Tensor, place: Place) -> Tensor:

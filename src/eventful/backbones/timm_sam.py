@@ -52,6 +52,7 @@ class TimmSamBlock(parts.TimmParts):
         children |= dict.fromkeys(("attn_drop", "proj_drop"), parts.DROPOUT)
         own = frozenset({"rel_pos_h", "rel_pos_w"})
         account(original.get_submodule("attn"), f"{name}.attn", children, own, called=False)
+        parts.account_attention_drop(original.get_submodule("attn"), f"{name}.attn")
         parts.account_mlp(original.get_submodule("mlp"), f"{name}.mlp")
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from eventful.attention import FORMS, Attention, Incremental, Mapped, Pooling, Windowed
 from eventful.block.gate import TokenGate
 from eventful.block.options import Options
-from eventful.block.state import STAGES, Binding, Frame, Grid, Place, Stage
+from eventful.block.state import STAGES, Binding, Grid, Place, Stage
 from eventful.ops import Index
 from eventful.policies import FramePolicy, Policy
 
@@ -153,13 +152,13 @@ class EventfulBlock(nn.Module, ABC):
 
     def attention_form(self, fixed: bool = False) -> Attention:
         """The attention form that the options name."""
-        name, half = self.options.attention, self.options.half_precision
+        name = self.options.attention
         if self.window_size:
             size, keep = self.window_size**2, name == "incremental"
-            return Windowed(self.heads, self.scale, fixed, size=size, keep=keep, half=half)
+            return Windowed(self.heads, self.scale, fixed, size=size, keep=keep)
         form = FORMS[name]
         if issubclass(form, Mapped):
-            return form(self.heads, self.scale, fixed, half)
+            return form(self.heads, self.scale, fixed, self.options.half_precision)
         if issubclass(form, Incremental):
             guard, max_age = self.options.guard, self.options.max_age
             return form(self.heads, self.scale, fixed, guard, max_age)
@@ -173,8 +172,9 @@ class EventfulBlock(nn.Module, ABC):
 
     @property
     def updated(self) -> dict[Stage, Index]:
-        """The tokens that were updated on the last frame, by operation."""
-        assert self.binding is not None
+        """The tokens that were updated on a stream's last frame, by operation."""
+        if self.binding is None:
+            return {}
         if self.options.gating != "input":
             return {stage: gate.index for stage, gate in self.binding.state.gates.items()}
         assert self.binding.frame.index is not None
@@ -238,22 +238,3 @@ class EventfulBlock(nn.Module, ABC):
 def eventful_blocks(model: nn.Module) -> dict[str, EventfulBlock]:
     """List a converted model's eventful blocks by their path in it, in order."""
     return {path: m for path, m in model.named_modules() if isinstance(m, EventfulBlock)}
-
-
-def bound_copy(module: nn.Module, frame: Frame) -> nn.Module:
-    """Copy a module tree down to its eventful blocks and bind those to a stream's frame.
-
-    Weights, buffers, hooks and every module without such a block stay shared.
-    """
-    if not eventful_blocks(module):
-        return module
-    twin = copy.copy(module)
-    twin.training = False
-    if isinstance(twin, EventfulBlock):
-        twin.binding = Binding(frame, dict(twin.default_policies))
-        return twin
-    twin._modules = {
-        name: child if child is None else bound_copy(child, frame)
-        for name, child in module._modules.items()
-    }
-    return twin

@@ -30,7 +30,8 @@ class Options:
         pooling: Side of the cells that keys and values are averaged over, where attention spans a
             frame whose token grid is known; 1 leaves them as they are.
         sampling: Tokens, prefix included, that the block hands on at most; None hands on all.
-        half_precision: Round both factors of attention-value products to float16.
+        half_precision: Round both factors of attention-value products to float16, where attention
+            spans the frame; within windows the paper leaves them as they are.
         guard: Share of its peak mass below which incremental attention computes a row anew, see
             `Incremental`; None picks it by dtype.
         max_age: Frames within which incremental attention computes every row anew; None never

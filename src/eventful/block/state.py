@@ -140,8 +140,18 @@ class BlockState:
     @property
     def tokens(self) -> int:
         """N, the tokens of a frame that reach the block."""
+        return self._whole.shape[1]
+
+    @property
+    def rows(self) -> int:
+        """Batch rows that reach the block."""
+        return len(self._whole)
+
+    @property
+    def _whole(self) -> Tensor:
+        """(batch, tokens, dim) something kept of all tokens, under a token policy."""
         gate = self.gates.get("qkv")
-        return self.buffers["mlp"].tokens.shape[1] if gate is None else gate.reference.shape[1]
+        return self.buffers["mlp"].tokens if gate is None else gate.reference
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is remembered, by name; batch first, except for the order of windows."""

@@ -31,9 +31,19 @@ def compute(block: EventfulBlock, x: Tensor, place: Place, work: Pass) -> Tensor
 
     Returns:
         (batch, tokens, dim).
+
+    Raises:
+        ValueError: Another block is handed another number of rows or tokens.
     """
     assert block.binding is not None
     index = work.index = work.index or Index.everything(len(x), x.shape[1], x.device)
+    others = len(index.counts), index.tokens
+    if x.shape[:2] != others:
+        raise ValueError(
+            f"frame policies need blocks of one shape; {block.name} is handed {len(x)} rows of "
+            f"{x.shape[1]} tokens and blocks before it {others[0]} of {others[1]}; leave one or "
+            f"the other out with convert(..., where=...)"
+        )
     shown = work.shown.get(block.name)
     if index.is_nothing:
         return x if shown is None else shown.clone()  # the model may write to it

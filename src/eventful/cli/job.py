@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -31,6 +33,7 @@ from eventful.cli.session import Session
 from eventful.cli.subjects import Subject, Unbuilt, check_size, find
 from eventful.provenance import machine, write_json
 from eventful.video import Frame, Reader, Writer
+from eventful.video.writer import TICK
 
 LEAST = 12
 FILES = ("overlay.mp4", "summary.png", "report.json")
@@ -67,6 +70,10 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
 
     Returns:
         The report, as in report.json.
+
+    Raises:
+        ValueError, OSError, RuntimeError: As clips and models raise. What was done by then has been
+            written.
     """
     job = _Job(settings, console)
     interrupted = job.run()
@@ -77,11 +84,14 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
         "clips": job.reports,
         "seconds": job.seconds,
         "interrupted": interrupted,
+        "failure": None if job.failure is None else str(job.failure),
         "machine": machine(),
     }
     names = FILES if any(session.rows for session in job.sessions) else FILES[-1:]
     report["files"] = {name: str(settings.out / name) for name in names}
     write_json(report, settings.out / "report.json")
+    if job.failure is not None:
+        raise job.failure
     return report
 
 
@@ -98,6 +108,8 @@ class _Job:
         self.stopped: list[str] = []
         self.seconds = 0.0
         self.writer: Writer | None = None
+        self.failure: Exception | None = None
+        self.reshaped: Counter[str] = Counter()
         self._shown = Fraction(0)  # time in the overlay
 
     def _open(self, clip: Clip) -> Reader:
@@ -107,7 +119,10 @@ class _Job:
         return Reader(clip.path, size, keep_aspect=not self.settings.square, patch=self.model.patch)
 
     def run(self) -> bool:
-        """Process all clips and write the pictures; True if Ctrl-C ended it."""
+        """Process all clips and write the pictures; True if Ctrl-C ended it.
+
+        What fails after the first frame is kept in `failure`, to be raised when all is written.
+        """
         interrupted = False
         with ExitStack() as stack:
             progress = stack.enter_context(_progress(self.console))
@@ -116,12 +131,17 @@ class _Job:
                 self._clips(progress, stack)
             except KeyboardInterrupt:
                 interrupted = True
+            except Exception as error:
+                if not any(session.rows for session in self.sessions):
+                    raise
+                self.failure = error
             progress.update(task, description="writing")
         for clip, reader in zip(self.settings.clips, self.readers, strict=True):
             reader.close()
             if reader.damage:
-                text = f"warning: {clip.path.name}: {reader.damage}"
-                self.console.print(text, style="yellow", markup=False)
+                self._warn(f"{clip.path.name}: {reader.damage}")
+        for name, count in self.reshaped.items():
+            self._warn(f"{name}: frames of another aspect than the first, stretched to it: {count}")
         done = [
             (clip.title, session.rows)
             for clip, session in zip(self.settings.clips, self.sessions, strict=False)
@@ -134,6 +154,9 @@ class _Job:
                 plot(dict(done), self.sessions[0].target, path)
         self.seconds = time.perf_counter() - self.started
         return interrupted
+
+    def _warn(self, text: str) -> None:
+        self.console.print(f"warning: {text}", style="yellow", markup=False)
 
     def _clips(self, progress: Progress, stack: ExitStack) -> None:
         """Run clip after clip into one overlay."""
@@ -185,13 +208,15 @@ class _Job:
         pictures = _Pictures(session.subject, session.grid)
         progress.update(task, description=f"{clip.title}: measuring what frames cost")
         begin, at = self._shown, Fraction(0)
-        for frame, at in clip.frames(reader):
-            _check_shape(clip, reader, frame)
+        for given, at in clip.frames(reader):
+            frame = _fitted(reader, given)
+            if frame is not given:
+                self.reshaped[clip.path.name] += 1
             tokens = session.step(frame.image, float(at))
             row = session.rows[-1]
             self.writer = self.writer or self._start(stack)
             image = self._draw(clip, frame, session, pictures, tokens)
-            self._shown = begin + at / speed
+            self._shown = max(begin + at / speed, self._shown + (TICK if self.writer.frames else 0))
             self.writer.write(image, self._shown)
             checked = ", dense model beside it" if row.dense_milliseconds else ""
             text = f"{clip.title}: frame {row.frame}, {doing(row)}{checked}"
@@ -271,25 +296,19 @@ class _Pictures:
         return self._dense[1]
 
 
-def _check_shape(clip: Clip, reader: Reader, frame: Frame) -> None:
-    """Refuse a frame of another shape than the first, as folders of images may hold.
-
-    Raises:
-        ValueError: It has another; the message names the frame and a way out.
-    """
-    height, width = frame.pixels.shape[:2]
-    if (height, width) != (reader.height, reader.width):
-        raise ValueError(
-            f"frame {frame.index} of {clip.path.name} is {width} x {height} pixels, and the first "
-            f"{reader.width} x {reader.height}; take images of one shape, or squeeze all into "
-            f"squares with --square"
-        )
+def _fitted(reader: Reader, frame: Frame) -> Frame:
+    """The frame in the shape of the first, which folders of images may not all have."""
+    shape = reader.width, reader.height
+    if frame.pixels.shape[1::-1] == shape:
+        return frame
+    pixels = Image.fromarray(frame.pixels).resize(shape, Image.Resampling.BICUBIC)
+    return Frame(np.array(pixels), frame.index, frame.time)
 
 
 @cache
 def _aspect(clip: Clip) -> float:
     with Reader(clip.path) as native:
-        return native.width / native.height
+        return float(native.aspect)
 
 
 def _progress(console: Console) -> Progress:

@@ -57,11 +57,12 @@ class PrincipalColours:
         if self._fit is None:
             mean = x.mean(dim=0)
             axes = torch.linalg.svd(x - mean, full_matrices=False).Vh[:3].T
+            axes = torch.nn.functional.pad(axes, (0, 3 - axes.shape[1]))  # of a patch or two
             spread = (x - mean) @ axes
             low, high = (spread.quantile(q, dim=0) for q in (0.02, 0.98))
             self._fit = mean, axes, low, high
         mean, axes, low, high = self._fit
-        share = (((x - mean) @ axes - low) / (high - low)).clamp(0, 1)
+        share = (((x - mean) @ axes - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
         return (share.view(*grid, 3) * 255).to(torch.uint8).numpy()
 
 
@@ -128,7 +129,10 @@ class Overlay:
     ) -> None:
         """Put a picture into a panel, as large as it gets at the aspect of the video."""
         width, height = self._panel
-        size = min(width, round(height * aspect)), min(height, round(width / aspect))
+        size = (
+            max(1, min(width, round(height * aspect))),
+            max(1, min(height, round(width / aspect))),
+        )
         small = picture.shape[0] < size[1] // 6  # features, whose patches are to be seen
         how = Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR
         left = place[0] + (width - size[0]) // 2

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from eventful.cli.panels import PrincipalColours, heat
 from eventful.models import saliency_vit
+from eventful.stream.inputs import taken_size
 
 Grid = tuple[int, int]
 Picture = Callable[[Tensor, Grid], np.ndarray]
@@ -86,7 +88,8 @@ def find(model: str, weights: Path | None) -> Unbuilt:
     if kind != "timm" or not name:
         import timm  # noqa: PLC0415
 
-        hint = f"; do you mean timm:{model}?" if timm.is_model(model) else ""
+        meant = timm.is_model(model) or _elsewhere(model)
+        hint = f"; do you mean timm:{model}?" if meant else ""
         raise ValueError(f"--model is 'demo' or 'timm:NAME', got {model!r}{hint}")
     backbone = load_timm(name, weights)
     return Unbuilt(
@@ -104,9 +107,14 @@ def _demo(height: int, width: int) -> Subject:
 
 
 def _timm(name: str, backbone: nn.Module, height: int, width: int) -> Subject:
-    if not hasattr(backbone, "set_input_size"):
-        raise ValueError(f"{name} does not take inputs of another size than its own")
-    backbone.set_input_size(img_size=(height, width))  # type: ignore[operator]
+    if hasattr(backbone, "set_input_size"):
+        backbone.set_input_size(img_size=(height, width))  # type: ignore[operator]
+    own = taken_size(backbone)
+    if own is not None and own != (height, width):
+        raise ValueError(
+            f"{name} takes frames of {own[1]} x {own[0]} pixels only, and these are {width} x "
+            f"{height}; give --size {own[1]} --square"
+        )
     return Subject(name, backbone, PrincipalColours(), "principal components of the features")
 
 
@@ -116,23 +124,38 @@ def load_timm(name: str, weights: Path | None) -> nn.Module:
     import timm  # noqa: PLC0415
 
     if weights is not None:
-        model = timm.create_model(name, num_classes=0).eval()
+        model = _made(timm.create_model, name)
         load_weights(model, weights)
         return model
+    return _made(partial(timm.create_model, pretrained=True), name)
+
+
+def _made(create: Callable[..., nn.Module], name: str) -> nn.Module:
+    """Let timm make a model, and download what it needs for that."""
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0).eval()
+        return create(name, num_classes=0).eval()
     except Exception as error:
         raise ValueError(
-            f"timm could not get the weights of {name} ({type(error).__name__}: {error}); with no "
-            f"network, pass --weights FILE"
+            f"timm could not get {name} ({type(error).__name__}: {error}); with no network, pass "
+            f"--weights FILE, and a name that timm itself knows"
         ) from error
 
 
+def _elsewhere(name: str) -> bool:
+    """Whether timm looks for a model of this name on a hub or in a folder."""
+    from timm.models import parse_model_name  # noqa: PLC0415
+
+    try:
+        return parse_model_name(name)[0] in ("hf-hub", "local-dir")
+    except (AssertionError, ValueError):
+        return False
+
+
 def check_name(name: str) -> None:
-    """Refuse a name that timm does not know, with near ones."""
+    """Refuse a name that timm does not know, with near ones; hubs know their own."""
     import timm  # noqa: PLC0415
 
-    if not timm.is_model(name):
+    if not _elsewhere(name) and not timm.is_model(name):
         known = timm.list_models()
         near = get_close_matches(name, known, n=5, cutoff=0.5)
         near = near or [other for other in known if name.split("_", maxsplit=1)[0] in other][:5]
@@ -201,7 +224,10 @@ def _mismatch(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
 
 def patch_size(backbone: nn.Module) -> int:
     """Side of a model's patch."""
-    size = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    embed: Any = getattr(backbone, "patch_embed", None)
+    size = getattr(embed, "patch_size", None)
+    if hasattr(embed, "feat_ratio"):  # after convolutions a patch is larger
+        size = embed.feat_ratio(as_scalar=False)
     if size is None or size[0] != size[1]:
         raise ValueError(
             f"a {type(backbone).__name__} has no square patches to picture; run it from Python "

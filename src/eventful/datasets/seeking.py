@@ -82,9 +82,9 @@ class ClipFile:
     def _nearest(self, times: Sequence[Fraction]) -> Iterator[tuple[Fraction, Timed]]:
         wanted, before = deque(times), None
         for frame in self._frames(times[0]):
-            while wanted and wanted[0] <= frame[2]:
+            while wanted and wanted[0] <= frame.time:
                 time = wanted.popleft()
-                early = before is not None and time - before[2] <= frame[2] - time
+                early = before is not None and time - before.time <= frame.time - time
                 yield time, before if before is not None and early else frame
             if not wanted:
                 return
@@ -95,7 +95,7 @@ class ClipFile:
 
     def _ended(self, last: Timed | None) -> Fraction:
         """Notes where the file ends: behind `last`, its last good frame."""
-        end = Fraction(0) if last is None else last[2] + 1 / self.rate
+        end = Fraction(0) if last is None else last.time + 1 / self.rate
         if end + 1 / self.rate < self.seconds:
             declared = f"it declares {float(self.seconds):.2f} s"
             reason = f"{declared} but its good frames end after {float(end):.2f} s"
@@ -106,7 +106,7 @@ class ClipFile:
     def _measured(self) -> Fraction:
         """The length of a file that declares none, by decoding it."""
         (last,) = deque(self._frames(Fraction(0)), maxlen=1)
-        return last[2] + 1 / self.rate
+        return last.time + 1 / self.rate
 
     def _look(self) -> tuple[int, int]:
         """Sees what the first frame's shape is, and whether and from when jumps can be timed."""
@@ -135,7 +135,7 @@ class ClipFile:
                 if jumped and time > start:  # no key frame where the index has one
                     break
                 jumped = False
-                yield frame, display_turn(frame), time
+                yield Timed(frame, display_turn(frame), time)
         if jumped:
             yield from self._frames(Fraction(0))
 
@@ -189,7 +189,7 @@ def _stream(container: InputContainer) -> VideoStream:
 
 
 def _pixels(timed: Timed, reformatter: VideoReformatter, size: int) -> np.ndarray:
-    frame, turn, _ = timed
+    frame, turn = timed.frame, timed.turn
     height, width = _shape(frame, turn)
     image = Image.fromarray(to_pixels(frame, reformatter, turn, width, height))
     return np.asarray(resized(image, covering(height, width, size)))

@@ -75,7 +75,7 @@ class Flow:
             (1, height, width, 2) float32: how far to go, down and to the right in pixels.
         """
         if start is None:  # nothing handed over would be what another row found last
-            start = torch.zeros(*now.shape, 2)
+            start = torch.zeros(*now.shape, 2, device="cpu")
         begin = start[0].flip(-1).cpu().numpy()  # columns come first
         found = self._flow.calc(now[0].cpu().numpy(), before[0].cpu().numpy(), begin)
         return torch.from_numpy(found)[None].flip(-1).to(now.device)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from eventful.block.bindings import binding, state_bytes
-from eventful.block.block import EventfulBlock, bound_copy, eventful_blocks
+from eventful.block.block import EventfulBlock, eventful_blocks
 from eventful.block.state import BlockState, Frame
+from eventful.block.twin import bound_copy
 from eventful.counting import Observer, outside
 from eventful.counting.account import Account
 from eventful.policies import FramePolicy
@@ -40,11 +41,10 @@ class Bound:
 
     def __init__(self, model: nn.Module, method: str, frame: Frame) -> None:
         originals = eventful_blocks(model).values()
-        for block in originals:
-            block.account(block.original, block.name)
         self._originals = (model, *originals)
+        self._account()
         self.frame = frame
-        self.module = bound_copy(model, frame)
+        self.module = bound_copy(model, frame, method)
         self.blocks: Mapping[str, EventfulBlock] = {
             block.name: block for block in eventful_blocks(self.module).values()
         }
@@ -61,6 +61,19 @@ class Bound:
             if tensors
         ]
         self._weights = self._fingerprint()
+        self._hooks = [
+            hooks
+            for block in originals
+            for module in block.original.modules()
+            for hooks in (module._forward_hooks, module._forward_pre_hooks)
+        ]
+        self._hooked = [len(hooks) for hooks in self._hooks]
+
+    def _account(self) -> None:
+        """Check that blocks still hold only what their adapters know."""
+        _, *blocks = self._originals
+        for block in blocks:
+            block.account(block.original, block.name)
 
     @property
     def model(self) -> nn.Module:
@@ -82,14 +95,19 @@ class Bound:
         """Any weight, for its device and dtype."""
         return next(self.module.parameters())
 
-    def check_mode(self) -> None:
-        """Refuse to run a model in train mode.
+    def check(self) -> None:
+        """Refuse to run a model in train mode, or with hooks that would never be called.
 
         Raises:
-            RuntimeError: It is.
+            RuntimeError: It is in train mode.
+            ValueError: Since the stream was made, a hook was put on a module that is not called.
         """
         if any(module.training for module in self._originals):
             raise RuntimeError("the model is in train mode; call model.eval()")
+        hooked = [len(hooks) for hooks in self._hooks]
+        if hooked != self._hooked:
+            self._account()
+            self._hooked = hooked
 
     def _fingerprint(self) -> list[tuple[int, int, int]]:
         """Changes when weights do: in place, by another tensor, or by another parameter."""

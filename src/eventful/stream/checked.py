@@ -67,7 +67,7 @@ def _roundings(block: EventfulBlock, output: Tensor) -> set[torch.dtype]:
     frame, found = binding(block).frame, {output.dtype}
     if frame.work is None and frame.state_dtype is not None:  # gates read buffers back
         found.add(frame.state_dtype)
-    if block.options.half_precision:
+    if block.options.half_precision and not block.window_size:
         found.add(torch.float16)
     return found
 

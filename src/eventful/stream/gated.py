@@ -73,9 +73,9 @@ class Gated(Engine):
         return output, self._report(seconds)
 
     def _rows(self, x: Tensor) -> int:
-        """Batch rows of the first gate, which must be the frame's."""
-        gate = bindings.gate_states(self.bound.blocks)[0]
-        return self._check_rows(len(gate.reference), x)
+        """Batch rows of every block, which must be the frame's."""
+        rows = {binding(block).state.rows for block in self.bound.blocks.values()}
+        return self._check_rows(max(rows, key=lambda count: abs(count - len(x))), x)
 
     def run(
         self,

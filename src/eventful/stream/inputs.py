@@ -16,13 +16,16 @@ class Inputs:
     """Checks frames and brings them to what the model takes.
 
     Args:
-        model: The model; where its own patch embedding takes the frame, that says how many channels
-            a frame has.
+        model: The model; its own patch embedding explains why it fails on a frame, where it does.
         normalize: True for the model's own mean and standard deviation (its `pretrained_cfg`), a
             pair of them, or an image processor that has `image_mean` and `image_std`. Frames are in
             [0, 1] then. False if frames are what the model takes.
         pixels: Turns a frame as it is handed in into a picture in [0, 1], where that cannot be told
             otherwise.
+
+    Raises:
+        ValueError: The mean and standard deviation are not to be had, or are of another number of
+            channels than the model takes.
     """
 
     def __init__(
@@ -30,6 +33,9 @@ class Inputs:
     ) -> None:
         self._model, self._pixels = model, pixels
         self._normalization = None if normalize is False else normalization(model, normalize)
+        taken = taken_channels(model)
+        if self._normalization is not None and taken is not None:
+            self._check_channels(taken, f"this {type(model).__name__} takes")
 
     def prepare(self, frame: Tensor, weight: Tensor, number: int) -> Tensor:
         """Check a frame and bring it to the device and dtype of a weight of the model.
@@ -41,17 +47,21 @@ class Inputs:
 
         Raises:
             TypeError: It is not a floating-point tensor.
-            ValueError: It has the wrong shape, or no row.
+            ValueError: It has no row, or other channels than it is normalised by.
             RuntimeError: It asks for gradients.
         """
-        self._check(frame)
-        x = frame.to(weight.device, weight.dtype)
-        if len(x) == 0:
+        _check(frame)
+        if len(frame) == 0:
             refuse(number, "no row")
-        if self._normalization is not None:
-            mean, std = (values.to(x) for values in self._normalization)
-            x = (x - mean) / std
-        return x
+        if self._normalization is None:
+            return frame.to(weight.device, weight.dtype)
+        if frame.ndim != 4:
+            raise ValueError(self.mismatch(frame) or _SHAPE.format(tuple(frame.shape)))
+        self._check_channels(frame.shape[1], "the frame has")
+        wide = torch.promote_types(weight.dtype, torch.float32)  # rounded once, at the end
+        x = frame.to(weight.device, wide)
+        mean, std = (values.to(x) for values in self._normalization)
+        return ((x - mean) / std).to(weight.dtype)
 
     def picture(self, frame: Tensor) -> Tensor:
         """A frame, as it was handed in, as a picture in [0, 1]: float32, on the frame's device.
@@ -95,24 +105,45 @@ class Inputs:
             )
         return picture
 
-    def _check(self, frame: Tensor) -> None:
+    def mismatch(self, frame: Tensor) -> str | None:
+        """Say what the model's patch embedding expects, if the frame is something else.
+
+        That is no error by itself: a model may crop or resize its frames first.
+        """
         channels, size = taken_channels(self._model), taken_size(self._model)
-        shape = f"(batch, {channels or 'channels'}, height, width)"
-        if not isinstance(frame, Tensor) or not frame.is_floating_point():
-            kind = frame.dtype if isinstance(frame, Tensor) else type(frame).__name__
-            raise TypeError(
-                f"expected a floating-point tensor {shape}, got {kind}; for 8-bit images use "
-                f"frame.float() / 255"
-            )
-        if frame.requires_grad:
-            raise RuntimeError("streams compute no gradients; pass frame.detach()")
+        got = tuple(frame.shape)
         if channels and (frame.ndim != 4 or frame.shape[1] != channels):
-            raise ValueError(f"expected a frame {shape}, got {tuple(frame.shape)}")
-        if size and tuple(frame.shape[2:]) != size:
-            raise ValueError(
-                f"expected frames of {size[0]} x {size[1]} pixels, got {tuple(frame.shape)}; "
-                f"resize them, or build the model with dynamic_img_size=True"
+            return f"expected a frame (batch, {channels}, height, width), got {got}"
+        if size and got[2:] != size:
+            return (
+                f"expected frames of {size[0]} x {size[1]} pixels, got {got}; resize them, or "
+                f"build the model with dynamic_img_size=True"
             )
+        return None
+
+    def _check_channels(self, channels: int, whose: str) -> None:
+        """Refuse to normalise other channels than there are numbers for."""
+        assert self._normalization is not None
+        count = self._normalization[0].shape[1]
+        if count not in (1, channels):
+            raise ValueError(
+                f"normalize has a mean and a standard deviation for each of {count} channels, and "
+                f"{whose} {channels}; pass normalize=(mean, std) with {channels} numbers each"
+            )
+
+
+_SHAPE = "expected a frame (batch, channels, height, width), got {}"
+
+
+def _check(frame: Tensor) -> None:
+    if not isinstance(frame, Tensor) or not frame.is_floating_point():
+        kind = frame.dtype if isinstance(frame, Tensor) else type(frame).__name__
+        raise TypeError(
+            f"expected a floating-point tensor (batch, channels, height, width), got {kind}; for "
+            f"8-bit images use frame.float() / 255"
+        )
+    if frame.requires_grad:
+        raise RuntimeError("streams compute no gradients; pass frame.detach()")
 
 
 def check_finite(x: Tensor, number: int) -> None:
@@ -176,7 +207,7 @@ def normalization(model: nn.Module, normalize: Normalize = True) -> tuple[Tensor
     if hasattr(pair, "image_mean") and hasattr(pair, "image_std"):
         pair = pair.image_mean, pair.image_std
     try:
-        mean, std = (torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in pair)
+        mean, std = map(_constants, pair)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(
             f"normalize must be True, (mean, std) with a number a channel each, or an image "
@@ -191,6 +222,10 @@ def _of_model(model: nn.Module) -> tuple[Tensor, Tensor] | None:
     for module in model.modules():
         config: Any = getattr(module, "pretrained_cfg", None) or {}
         if "mean" in config and "std" in config:
-            mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
-            return mean, std
+            return _constants(config["mean"]), _constants(config["std"])
     return None
+
+
+def _constants(values: Any) -> Tensor:
+    """Numbers, one a channel, as (1, channels, 1, 1); whatever the default device is."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu").view(1, -1, 1, 1)

@@ -110,7 +110,8 @@ def _tensors(tree: Any) -> list[Tensor]:
 def token_grid(bound: Bound, x: Tensor, patches: int, needed: bool) -> tuple[int, int]:
     """Height and width of the grid of patch tokens.
 
-    Blocks say it where they are told; else it follows from the frame's size and their number.
+    Blocks say it where they are told; else it follows from the frame's size and their number, or,
+    where the model resizes frames first, from its patch embedding.
 
     Raises:
         ValueError: It cannot be told, and is needed.
@@ -124,6 +125,10 @@ def token_grid(bound: Bound, x: Tensor, patches: int, needed: bool) -> tuple[int
             for grid in ((height // side, width // side), (-(-height // side), -(-width // side))):
                 if grid[0] * grid[1] == patches:
                     return grid
+    for module in bound.module.modules():
+        stated = getattr(module, "grid_size", None)
+        if isinstance(stated, tuple) and len(stated) == 2 and stated[0] * stated[1] == patches:
+            return stated
     if needed:
         raise ValueError(
             f"cannot tell the grid of {patches} patch tokens of a frame {tuple(x.shape)}, along "

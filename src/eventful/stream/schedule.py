@@ -195,9 +195,8 @@ class Schedule:
             return
         view.saw(image, decision.look)
         if decision.patches is not None:
-            mask = torch.zeros(1, self._grid[0] * self._grid[1], dtype=torch.bool)
-            mask = mask.to(image.device).index_fill(1, decision.patches, True)
-            mask = mask.unflatten(1, self._grid)
+            mask = image.new_zeros(1, self._grid[0] * self._grid[1], dtype=torch.bool)
+            mask = mask.index_fill(1, decision.patches, True).unflatten(1, self._grid)
             view.computed(image, decision.look, mask)
             if decision.settle:
                 brought = decision.look.residual[None].masked_fill(mask, 0)[..., None]

@@ -46,7 +46,8 @@ class Stream:
     Several streams share one set of weights; each may run in a thread of its own. Batch rows are
     independent videos of equal size. The first frame is computed in full; so is a row at a scene
     cut, and everything when the frame's size, the model's dtype or device, or its weights change.
-    A module that is replaced in the model after the stream was made is not seen by it.
+    A module that is replaced in the model after the stream was made is not seen by it, nor is a
+    weight that is written to in place through `.data`; then call `reset`.
 
     Args:
         model: A model that `eventful.convert` has converted.
@@ -169,7 +170,8 @@ class Stream:
             settings["costs"],
         )
 
-    @torch.inference_mode()
+    @torch.inference_mode(False)  # what is remembered must serve outside it too
+    @torch.no_grad()
     def __call__(self, frame: Tensor, **inputs: Any) -> Any:
         """Process one frame of every batch row.
 
@@ -179,15 +181,17 @@ class Stream:
                 computed in full.
 
         Returns:
-            What the model returns.
+            What the model returns, without gradients: ordinary tensors, on which a head can be
+            trained.
 
         Raises:
             TypeError: The frame is not a floating-point tensor.
             ValueError: It holds NaN or infinity, has the wrong shape, or a policy does not fit
-                its number of tokens. The stream is then as it was before.
+                its number of tokens; or a hook has been put on a module that is not called. The
+                stream is then as it was before.
             RuntimeError: The model is in train mode, or the frame asks for gradients.
         """
-        self._bound.check_mode()
+        self._bound.check()
         engine, number = self._engine, self.stats.frames
         start = now(self._bound.weight)
         x = self._inputs.prepare(frame, self._bound.weight, number)
@@ -199,7 +203,7 @@ class Stream:
             check_finite(x, number)  # else read back behind the frame
         try:
             if reason is not None:
-                output, report = engine.first(x, images, inputs, reason)
+                output, report = self._first(frame, x, images, inputs, reason)
                 self._size = size
                 self._bound.settle()
             else:
@@ -214,6 +218,23 @@ class Stream:
         self._enter(report, now(x) - start if sees else report.seconds)
         self.stats.state_bytes = engine.state_bytes
         return output
+
+    def _first(
+        self,
+        frame: Tensor,
+        x: Tensor,
+        images: Tensor | None,
+        inputs: Mapping[str, Any],
+        reason: str,
+    ) -> tuple[Any, Report]:
+        """Compute a frame in full; where the model fails, say what it expects."""
+        try:
+            return self._engine.first(x, images, inputs, reason)
+        except Exception as error:
+            expected = self._inputs.mismatch(frame)
+            if expected is None:
+                raise
+            raise ValueError(f"{expected}. The model says: {error}") from error
 
     def prepare(self, frame: Tensor, policies: Iterable[AnyPolicy]) -> None:
         """Compile ahead for some policies, so that moving between them costs nothing later.

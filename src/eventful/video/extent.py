@@ -20,7 +20,7 @@ def declared_frames(container: InputContainer, stream: VideoStream, rate: Fracti
     """Returns the number of frames that the container declares to show, None if it does not."""
     if not stream.frames:
         return None
-    seconds = _stream_seconds(container, stream, rate)
+    seconds = _stream_seconds(container, stream)
     # An edit list (a clip trimmed on a phone) shows fewer frames than the file holds.
     return stream.frames if seconds is None else min(stream.frames, round(seconds * rate))
 
@@ -39,6 +39,7 @@ class Extent:
         streams: The streams whose packets count.
         stamp: Which time of a packet counts.
         gap: Longest step between packets so far, taken for the length of one that states none.
+        least: What every packet lasts, whatever it states: in AVI that is a tick.
         origin: Where the length starts, None for the first packet.
         latest: Where the latest packet starts, from the origin.
         reached: The length so far.
@@ -50,6 +51,7 @@ class Extent:
     stamp: Callable[[Packet], int | None]
     gap: Fraction
     origin: Fraction | None = None
+    least: Fraction = Fraction(0)
     latest: Fraction = Fraction(0)
     reached: Fraction = Fraction(0)
 
@@ -62,8 +64,9 @@ class Extent:
             streams = [*container.streams.video, *container.streams.audio]
             return cls(declared, 2 / rate, streams, attrgetter("pts"), 1 / rate, Fraction(0))
         # Decoding times run without gaps, so that not even a last B-frame is missing unseen.
-        seconds = _stream_seconds(container, stream, rate)
-        return cls(seconds, 1 / (2 * rate), [stream], attrgetter("dts"), 1 / rate)
+        seconds = _stream_seconds(container, stream)
+        least = 1 / rate if container.format.name == "avi" else Fraction(0)
+        return cls(seconds, 1 / (2 * rate), [stream], attrgetter("dts"), 1 / rate, least=least)
 
     def add(self, packet: Packet) -> None:
         """Counts one packet of `streams`."""
@@ -76,7 +79,7 @@ class Extent:
         self.gap = max(self.gap, start - self.latest)
         self.latest = start
         length = packet.duration * packet.time_base if packet.duration else self.gap
-        self.reached = max(self.reached, start + length)
+        self.reached = max(self.reached, start + max(length, self.least))
 
     def check(self) -> None:
         """Raises `DamageError` if the packets have ended before the declared length."""
@@ -87,13 +90,11 @@ class Extent:
             )
 
 
-def _stream_seconds(
-    container: InputContainer, stream: VideoStream, rate: Fraction
-) -> Fraction | None:
+def _stream_seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
     if not stream.frames or stream.time_base is None:
         return None
     if "mp4" in container.format.name and stream.duration:
         return stream.duration * stream.time_base
     if container.format.name == "avi":  # its duration is scaled down where the file is cut
-        return stream.frames / rate
+        return stream.frames * stream.time_base
     return None

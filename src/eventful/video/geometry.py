@@ -56,19 +56,24 @@ def turned(pixels: np.ndarray, turn: Turn) -> np.ndarray:
 
 
 def fitted(
-    width: int, height: int, size: int | None, keep_aspect: bool, patch: int
+    width: Fraction | int, height: Fraction | int, size: int, keep_aspect: bool, patch: int
 ) -> tuple[int, int]:
-    """Returns the (width, height) that an upright frame of `width` x `height` is brought to.
+    """Returns the (width, height) that an upright frame is brought to.
+
+    Args:
+        width: As it is shown, in pixels that are as wide as high.
+        height: The same.
+        size: The long side, or the side of a square.
+        keep_aspect: Whether it is the long side, both then multiples of `patch`.
+        patch: Side of a patch.
 
     Example:
         >>> fitted(1920, 1080, 518, keep_aspect=True, patch=14)
         (518, 294)
     """
-    if size is None:
-        return width, height
     if not keep_aspect:
         return size, size
-    scale = Fraction(size, max(width, height) * patch)
+    scale = Fraction(size, patch) / max(width, height)
     columns, rows = (max(1, floor(side * scale + Fraction(1, 2))) for side in (width, height))
     return columns * patch, rows * patch
 

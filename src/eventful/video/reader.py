@@ -1,6 +1,7 @@
 """Reads a video file, an image or a folder of images, frame by frame."""
 
 import os
+import re
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -17,9 +18,9 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from eventful.video.decode import Video
+from eventful.video.decode import Timed, Video, shown
 from eventful.video.extent import DamageError
-from eventful.video.geometry import Turn, fitted, to_pixels
+from eventful.video.geometry import fitted, to_pixels
 from eventful.video.stills import Stills, is_image, list_images
 
 
@@ -73,7 +74,8 @@ class Reader:
         size: Side S of the S x S pixels that frames are resized to, aspect not kept; None for
             native size.
         keep_aspect: Instead of S x S, make the long side S, and round both sides to the nearest
-            multiple of `patch`.
+            multiple of `patch`. The aspect is the one that the file says to show, which pixels
+            that are not square make another than that of its numbers of pixels.
         patch: Side of the model's patch, in pixels.
 
     Attributes:
@@ -81,11 +83,14 @@ class Reader:
         frames: Number of frames that the file declares, None where it declares none.
         width: Width in pixels of the (first) frame yielded.
         height: Height in pixels of the (first) frame yielded.
+        aspect: Width over height of the (first) frame as it is meant to be shown, exact: with
+            native size, pixels may be wider than high.
         damage: None, or after an iteration that met damage a sentence about it.
 
     Raises:
         FileNotFoundError: If there is nothing at `path`.
-        ValueError: If it is empty, no video, or not a frame of it decodes.
+        ValueError: If it is empty, no video, or not a frame of it decodes; or if it is no regular
+            file, but a pipe, a device or a URL.
 
     Example:
         >>> import tempfile
@@ -117,7 +122,10 @@ class Reader:
         self.rate = self._source.rate
         self.frames = self._source.frames
         self.damage: str | None = None
-        self.width, self.height = self._first_shape(path)
+        first = self._first(path)
+        self.width, self.height = self._shape(first)
+        width, height = shown(first)
+        self.aspect = width / height
 
     def __enter__(self) -> "Reader":
         return self
@@ -145,9 +153,10 @@ class Reader:
         reformatter, count = VideoReformatter(), 0
         with closing(self._source.decode()) as decoded:
             try:
-                for frame, turn, time in decoded:
-                    size = self._shape(frame.width, frame.height, turn)
-                    yield Frame(to_pixels(frame, reformatter, turn, *size), count, time)
+                for timed in decoded:
+                    size = self._shape(timed)
+                    pixels = to_pixels(timed.frame, reformatter, timed.turn, *size)
+                    yield Frame(pixels, count, timed.time)
                     count += 1
             except DamageError as damage:
                 self.damage = self._sentence(count, damage)
@@ -156,16 +165,19 @@ class Reader:
         declared = "" if self.frames is None else f" of {self.frames} declared"
         return f"decoding stopped after {count} frames{declared}: {damage}"
 
-    def _shape(self, width: int, height: int, turn: Turn) -> tuple[int, int]:
-        upright = (width, height) if turn[0] else (height, width)
-        return fitted(*upright, self._size, self._keep_aspect, self._patch)
+    def _shape(self, timed: Timed) -> tuple[int, int]:
+        if self._size is None:
+            frame = timed.frame
+            upright = bool(timed.turn[0])
+            return (frame.width, frame.height) if upright else (frame.height, frame.width)
+        return fitted(*shown(timed), self._size, self._keep_aspect, self._patch)
 
-    def _first_shape(self, path: str | os.PathLike[str]) -> tuple[int, int]:
+    def _first(self, path: str | os.PathLike[str]) -> Timed:
         reason: DamageError | str = "it holds no frame"
         with closing(self._source.decode()) as decoded:
             try:
-                for frame, turn, _ in decoded:
-                    return self._shape(frame.width, frame.height, turn)
+                for timed in decoded:
+                    return timed
             except DamageError as damage:
                 reason = damage
         raise ValueError(
@@ -218,13 +230,24 @@ def _images(reader: Reader, path: str | os.PathLike[str]) -> Generator[Tensor, N
 
 def _source(path: Path) -> Video | Stills:
     if not path.exists():
+        if path.name == "-" or re.match(r"[a-z][a-z0-9+.-]*:/", str(path), re.IGNORECASE):
+            raise ValueError(f"{_TAKEN}; got {path}. {_INSTEAD}")
         raise FileNotFoundError(
-            f"expected a video, an image or a folder of images; there is nothing at {path}. "
+            f"{_TAKEN}; there is nothing at {path}. "
             f"Check the path; a relative one starts at {Path.cwd()}"
         )
     if path.is_dir():
         return Stills(list_images(path))
+    if not path.is_file():
+        raise ValueError(f"{_TAKEN}; {path} is a pipe or a device. {_INSTEAD}")
     return Stills((path,)) if is_image(path) else Video.probe(path)
+
+
+_TAKEN = "expected a video, an image or a folder of images"
+_INSTEAD = (
+    "Save a film to a file first; the frames of a camera or of a stream in the network go into "
+    "eventful.Stream one by one, as your own reader decodes them"
+)
 
 
 def _positive(name: str, value: object) -> int:

@@ -1,34 +1,25 @@
 """Decodes images, one or a folder of them, as the frames of a video."""
 
+import io
 import re
 import struct
 from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from eventful.video.decode import DEFAULT_RATE, Timed, open_file
+from eventful.video import tiff
+from eventful.video.decode import DEFAULT_RATE, Timed, of_the_system, open_file
+from eventful.video.exif import exif_turn
 from eventful.video.extent import DamageError
-from eventful.video.geometry import QUARTERS, UPRIGHT, Turn
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-EXIF_ORIENTATION = 0x0112
-
-EXIF_TURNS: dict[int, Turn] = {
-    1: UPRIGHT,
-    2: (-1, 0, 0, 1),
-    3: QUARTERS[2],
-    4: (1, 0, 0, -1),
-    5: (0, 1, 1, 0),
-    6: QUARTERS[3],
-    7: (0, -1, -1, 0),
-    8: QUARTERS[1],
-}
 
 
 @dataclass(frozen=True)
@@ -54,8 +45,8 @@ class Stills:
             DamageError: In place of the first image that cannot be decoded whole.
         """
         for index, path in enumerate(self.paths):
-            frame = _decoded(path)
-            yield frame, _exif_turn(path), index / self.rate
+            data = path.read_bytes()
+            yield Timed(_decoded(path, data), exif_turn(data), index / self.rate)
 
 
 def list_images(folder: Path) -> tuple[Path, ...]:
@@ -84,41 +75,50 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
     return pieces, path.name
 
 
-def _decoded(path: Path) -> av.VideoFrame:
+def _decoded(path: Path, data: bytes) -> av.VideoFrame:
     """Decodes one image strictly: FFmpeg alone would fill up a JPEG that is cut short."""
     try:
-        with open_file(path) as container:
+        with _opened(path, data) as container:
             stream = container.streams.best("video")
-            if isinstance(stream, VideoStream):
-                stream.codec_context.options = {"err_detect": "explode"}
-                for frame in container.decode(stream):
-                    return frame
-    except FFmpegError as error:
-        if isinstance(error, OSError):
+            if not isinstance(stream, VideoStream):
+                raise DamageError("it holds no picture")
+            stream.codec_context.options = {"err_detect": "explode"}
+            frames = list(islice(container.decode(stream), 2))
+    except (DamageError, FFmpegError) as error:
+        if isinstance(error, FFmpegError) and of_the_system(error):
             raise
-        raise DamageError(f"{path.name}: {error.strerror}") from error
-    raise DamageError(f"{path.name}: it holds no picture")
+        reason = getattr(error, "strerror", None) or error
+        raise DamageError(f"{path.name}: {reason}") from error
+    if len(frames) != 1:
+        found = "holds no picture" if not frames else "is animated; name it .apng to read it all"
+        raise DamageError(f"{path.name}: it {found}")
+    return frames[0]
 
 
-def _exif_turn(path: Path) -> Turn:
-    """Reads the orientation of a JPEG, which PyAV does not pass on whole."""
-    with path.open("rb") as file:
-        head = file.read(1 << 16)
-    start = head.find(b"Exif\0\0")
-    if start < 0 or not head.startswith(b"\xff\xd8"):
-        return UPRIGHT
-    try:
-        return EXIF_TURNS.get(_exif_orientation(head[start + 6 :]), UPRIGHT)
-    except struct.error:
-        return UPRIGHT
+def _opened(path: Path, data: bytes) -> InputContainer:
+    _check_end(data)
+    if data.startswith(tiff.MAGIC):
+        return av.open(io.BytesIO(tiff.plain(data)), "r", format="tiff_pipe")
+    return open_file(path)
 
 
-def _exif_orientation(tiff: bytes) -> int:
-    order = "<" if tiff.startswith(b"II") else ">"
-    (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-    (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-        tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
-        if tag == EXIF_ORIENTATION:
-            return value
-    return 1
+def _check_end(data: bytes) -> None:
+    """Refuse a JPEG or BMP that is cut short where FFmpeg does not see it.
+
+    A JPEG's last scan is followed by a mark of its end. The lines of a BMP are filled up to whole
+    words; FFmpeg takes them for shorter ones where some are missing.
+    """
+    if data.startswith(b"\xff\xd8"):
+        cut = data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    elif data.startswith(b"BM") and len(data) >= _BMP.size:
+        begin, header, width, height, bits, compression = _BMP.unpack_from(data)
+        plain = header >= 40 and compression in (0, 3)  # neither run lengths nor another format
+        line = (width * bits + 31) // 32 * 4
+        cut = plain and len(data) < begin + line * abs(height)
+    else:
+        return
+    if cut:
+        raise DamageError("the file ends within the picture")
+
+
+_BMP = struct.Struct("<10xIIii2xHI")

@@ -286,3 +286,20 @@ def test_in_a_process_of_its_own(command):
     assert done.returncode == 1
     assert json.loads(done.stdout)["converts"] is False
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_patches_behind_convolutions_are_those_of_a_stream(invoke, size):
+    report = inspected(invoke, "vit_tiny_r_s16_p8_224", "--size", size)
+    assert set(report["policies"].values()) == {None}
+    model = timm.create_model("vit_tiny_r_s16_p8_224", img_size=size, depth=2).eval()
+    stream = eventful.Stream(eventful.convert(model, eventful.Auto(share=0.5)), normalize=True)
+    stream(torch.rand(1, 3, size, size))
+    assert stream.layout is not None
+    assert report["grid"] == list(stream.layout.grid) == [size // 32, size // 32]
+
+
+def test_a_size_that_a_run_refuses_is_refused(invoke):
+    result = invoke("inspect", "vit_tiny_r_s16_p8_224", "--size", 80)
+    assert result.exit_code == 2
+    assert "--size 80 is no multiple of the patch of 32; use 64 or 96" in result.stderr

@@ -7,19 +7,22 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 
+import av
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.models.vision_transformer_sam import VisionTransformerSAM
 
 from eventful.cli import charts, clips, job
 from eventful.cli.checks import Checks
 from eventful.cli.panels import COLOURS
 from eventful.cli.session import Row, Session
-from eventful.video import Reader
+from eventful.video import Reader, Writer
 
 FILES = ("overlay.mp4", "report.json", "summary.png")
 CLIP = {
@@ -297,6 +300,131 @@ def test_policies_of_gates_come_from_a_file_with_how_their_gates_work(
     assert "calibrated with --model timm:vit_tiny_patch16_224, and this run has" in result.stderr
 
 
+def test_images_of_several_shapes_take_that_of_the_first(tmp_path, invoke, small, decode):
+    folder, out = tmp_path / "shots", tmp_path / "out"
+    folder.mkdir()
+    for k, size in enumerate(((80, 48), (48, 80), (80, 48), (160, 96))):
+        Image.new("RGB", size, "grey").save(folder / f"{k}.png")
+    result = invoke("run", folder, *small, "--out", out, "--policy", "skip:2", "--json")
+    assert result.exit_code == 0
+    (clip,) = json.loads(result.stdout)["clips"]
+    assert (clip["frames"], clip["size"], clip["damage"]) == (4, [32, 64], None)
+    assert sorted(file.name for file in out.iterdir()) == sorted(FILES)
+    assert len(decode(out / "overlay.mp4")) == 4
+    wanted = "warning: shots: frames of another aspect than the first, stretched to it: 1"
+    assert " ".join(result.stderr.split()) == wanted
+
+
+def test_a_model_from_a_folder(tmp_path, invoke, weights, clip_file):
+    model = timm.create_model("test_vit")
+    model.load_state_dict(torch.load(weights))
+    timm.models.save_for_hf(model, tmp_path / "model")
+    options = ("--model", f"timm:local-dir:{tmp_path / 'model'}", "--size", 64, "--frames", 3)
+    result = invoke("run", clip_file, *options, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["clips"][0]["frames"] == 3
+
+
+def tiny_sam(name, **options):
+    more = {"embed_dim": 24, "depth": 2, "num_heads": 3, "window_size": 2, "neck_chans": 0}
+    model = VisionTransformerSAM(img_size=64, patch_size=16, global_attn_indexes=(1,), **more)
+    model.pretrained_cfg = {"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return model
+
+
+@pytest.mark.parametrize("options", [(), ("--square",), ("--size", 96)])
+def test_segment_anything_at_its_own_size_and_at_others(
+    tmp_path, invoke, clip_file, monkeypatch, options
+):
+    monkeypatch.setattr(timm, "create_model", tiny_sam)
+    more = ("--frames", 3, "--policy", "skip:2", "--out", tmp_path / "out", "--json")
+    result = invoke("run", clip_file, "--model", "timm:samvit_base_patch16", *options, *more)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["clips"][0]["frames"] == 3
+
+
+@pytest.mark.parametrize("policy", ["skip:2", "top:1"])
+def test_patches_behind_convolutions_are_larger(tmp_path, invoke, clip_file, monkeypatch, policy):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **_: create(name, depth=1))
+    options = ("--model", "timm:vit_tiny_r_s16_p8_224", "--policy", policy, "--size", 96)
+    result = invoke("run", clip_file, *options, "--frames", 2, "--out", tmp_path, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["clips"][0]["size"] == [64, 96]  # patches of 32
+
+
+def test_a_model_of_one_size_says_so(tmp_path, invoke, clip_file, monkeypatch):
+    def strict(name, **options):
+        model = tiny_sam(name, **options)
+        model.patch_embed.strict_img_size = True
+        return model
+
+    monkeypatch.setattr(timm, "create_model", strict)
+    options = ("--model", "timm:samvit_base_patch16", "--out", tmp_path / "out", "--frames", 2)
+    result = invoke("run", clip_file, *options, "--policy", "skip:2")
+    assert result.exit_code == 2
+    assert "takes frames of 64 x 64 pixels only, and these are 64 x 48" in result.stderr
+    assert "--size 64 --square" in result.stderr
+    result = invoke("run", clip_file, *options, "--policy", "skip:2", "--square")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_recordings_in_one_file_run_to_the_end(tmp_path, invoke, small):
+    path, out = tmp_path / "a.vob", tmp_path / "out"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for k in range(5):
+            pixels = np.full((64, 96, 3), 40 * k, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(2 * path.read_bytes())
+    result = invoke("run", path, *small, "--out", out, "--policy", "skip:2", "--json")
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)["clips"][0]["rows"]
+    assert [row["time_s"] for row in rows] == pytest.approx([k / 25 for k in range(10)])
+    with Reader(out / "overlay.mp4") as overlay:
+        times = [frame.time for frame in overlay]
+    assert len(times) == 10
+    assert all(before < after for before, after in pairwise(times))
+
+
+@pytest.mark.parametrize("size", [(20, 400), (400, 20), (3, 4000), (9, 9)])
+def test_a_picture_as_narrow_as_a_patch(tmp_path, invoke, small, size):
+    Image.new("RGB", size, "grey").save(tmp_path / "a.png")
+    options = ("--out", tmp_path / "out", "--policy", "skip:2")
+    result = invoke("run", tmp_path / "a.png", *small, *options)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("failing", ["the model", "the overlay"])
+@pytest.mark.parametrize("done", [0, 1, 3])
+def test_what_fails_in_the_middle_keeps_the_frames_done(
+    tmp_path, invoke, small, clip_file, decode, monkeypatch, done, failing
+):
+    kind, name = (Session, "step") if failing == "the model" else (Writer, "write")
+    method, calls = getattr(kind, name), []
+
+    def fails(*arguments, **named):
+        calls.append(1)
+        if len(calls) > done:
+            raise ValueError("no more")
+        return method(*arguments, **named)
+
+    monkeypatch.setattr(kind, name, fails)
+    result = invoke("run", clip_file, *small, "--out", tmp_path / "out", "--json")
+    assert (result.exit_code, result.stderr) == (2, "error: no more\n")
+    if not done and failing == "the model":
+        assert not (tmp_path / "out").exists()
+        return
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["failure"], report["interrupted"]) == ("no more", False)
+    assert (tmp_path / "out" / "summary.png").exists()
+    if done:
+        assert len(decode(tmp_path / "out" / "overlay.mp4")) == done
+
+
 def test_a_run_writes_over_an_older_one(tmp_path, invoke, small, clip_file, decode):
     for frames in (5, 2):
         options = ("--frames", frames, "--out", tmp_path, "--json")
@@ -326,20 +454,6 @@ def test_an_interrupt_keeps_the_frames_done(
     if done:
         assert len(decode(tmp_path / "overlay.mp4")) == done
     assert invoke("run", clip_file, *small, "--out", tmp_path).exit_code == 130  # and for people
-
-
-def test_a_failure_leaves_no_half_file(tmp_path, invoke, small, clip_file, monkeypatch):
-    step = Session.step
-
-    def failing(session, *arguments):
-        if len(session.rows) == 3:
-            raise ValueError("no more")
-        return step(session, *arguments)
-
-    monkeypatch.setattr(Session, "step", failing)
-    result = invoke("run", clip_file, *small, "--out", tmp_path, "--json")
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "error: no more")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_video_is_processed_up_to_the_damage(tmp_path, invoke, small, clip_file, decode):

@@ -73,6 +73,8 @@ def _build(name: str, size: int | None) -> nn.Module:
         with torch.device("meta"):
             return timm.create_model(name, pretrained=False, **options).eval()
     except (TypeError, AssertionError, ValueError) as error:
+        if size is not None and isinstance(error, AssertionError):
+            check_size(size, patch_size(_build(name, None)))
         raise ValueError(f"{name} cannot be built at size {size}: {error}") from error
 
 
