@@ -191,7 +191,7 @@ def _report(alone: Mapping[str, str]) -> None:
         key = name.rpartition(".")[0], reason
         reasons[key] = reasons.get(key, 0) + 1
     for (blocks, reason), count in reasons.items():
-        _log.info("left as they are: %d blocks of %s (%s)", count, blocks or "the model", reason)
+        _log.warning("left as they are: %d blocks of %s (%s)", count, blocks or "the model", reason)
 
 
 def _looks_like_a_block(model: nn.Module, name: str, module: nn.Module) -> bool:

@@ -59,8 +59,17 @@ class PreNormBlock(EventfulBlock):
                     f"of a part of {_type(original)}; {MEND}"
                 )
             account_forward(module, where, called=not path or path in layout.names)
-        for path in layout.linears:
-            _expect(original, name, path, _LINEARS)
+        expected = {"a linear layer": (layout.linears, _is_linear)}
+        expected |= {"a norm": (layout.norms, _is_norm)}
+        expected |= {"an activation": ((layout.mlp.act,), _is_activation)}
+        for what, (paths, fits) in expected.items():
+            for path in paths:
+                part = _get(original, path)
+                if not fits(part):
+                    raise ValueError(
+                        f"cannot convert {name}: {name}.{path} is a {_type(part)}, where {what} "
+                        f"is known; {MEND}"
+                    )
         attention = _get(original, layout.home)
         if not getattr(attention, "batch_first", True) or getattr(attention, "is_causal", False):
             raise ValueError(
@@ -209,6 +218,11 @@ class PreNormBlock(EventfulBlock):
         Raises:
             ValueError: A mask that hides something, attention maps, or an unknown argument.
         """
+        if "attentions" in capturing.wanted():
+            raise ValueError(
+                f"{self.name} is eventful and holds no attention maps; leave output_attentions "
+                f"out, or call eventful.restore(model)"
+            )
         for key, value in given.items():
             rotation = key == "position_embeddings" and self.family.rotation == "given"
             if value is None or value is False or rotation or key in _HARMLESS:
@@ -219,27 +233,22 @@ class PreNormBlock(EventfulBlock):
                 f"{self.name} is eventful, and computes attention over all tokens; it was given "
                 f"{key}={_short(value)}; leave that out, or the block with convert(..., where=...)"
             )
-        if "attentions" in capturing.wanted():
-            raise ValueError(
-                f"{self.name} is eventful and holds no attention maps; leave output_attentions "
-                f"out, or call eventful.restore(model)"
-            )
 
 
 def parts_of(block: nn.Module) -> list[str]:
     """The paths of a block's parts: linear layers, norms, activations and single parameters."""
-    return _parts(block, "")
+    return _parts(block, "", type(block).__module__)
 
 
-def _parts(module: nn.Module, path: str) -> list[str]:
+def _parts(module: nn.Module, path: str, home: str) -> list[str]:
     found = [f"{path}{key}" for key, _ in module.named_parameters(recurse=False)]
     found += [f"{path}{key}" for key, _ in module.named_buffers(recurse=False)]
     for key, child in module.named_children():
-        whole = isinstance(child, nn.Linear) or _is_norm(child)
+        whole = _is_linear(child) or _is_norm(child) or not _at_home(child, home)
         if whole or not (_has_parts(child) or _is_idle(child)):
             found.append(f"{path}{key}")
         else:
-            found += _parts(child, f"{path}{key}.")
+            found += _parts(child, f"{path}{key}.", home)
     return found
 
 
@@ -254,6 +263,16 @@ def _is_norm(module: nn.Module) -> bool:
     return named and (weight is None or weight.ndim == 1) and not any(module.children())
 
 
+def _is_linear(module: nn.Module) -> bool:
+    return type(module) in _LINEARS
+
+
+def _is_activation(module: nn.Module) -> bool:
+    kind = type(module)
+    known = kind in ELEMENTWISE or kind.__module__ == "transformers.activations"
+    return known or kind.__name__ == "QuickGELU"
+
+
 def _is_idle(module: nn.Module) -> bool:
     return type(module).__name__.endswith(_IDLE) and not any(module.parameters())
 
@@ -263,15 +282,6 @@ def _at_home(module: nn.Module, home: str) -> bool:
     kind = type(module)
     known = kind in ELEMENTWISE or kind.__module__ in (home, "transformers.activations")
     return known or kind.__module__.startswith("torch.nn.modules.")
-
-
-def _expect(block: nn.Module, name: str, path: str, kinds: tuple[type, ...]) -> None:
-    part = _get(block, path)
-    if type(part) not in kinds:
-        raise ValueError(
-            f"cannot convert {name}: {name}.{path} is a {_type(part)}, and is known as a "
-            f"{kinds[0].__name__}; {MEND}"
-        )
 
 
 def _unaccounted(block: nn.Module, name: str, parts: list[str]) -> str:
@@ -304,10 +314,8 @@ def _arguments(
     for name, parameter in signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             given |= given.pop(name, {})
-    _, x, *_ = given.values()
-    return x, {
-        name: value for name, value in given.items() if value is not block and value is not x
-    }
+    _, x, *others = given.items()
+    return x[1], dict(others)
 
 
 def _hides_nothing(mask: Tensor) -> bool:

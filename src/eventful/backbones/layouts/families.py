@@ -57,7 +57,7 @@ _TRANSFORMERS: Mapping[str, Family] = {
     "eomt_dinov3.EomtDinov3Layer": Family(
         1, _REGISTERS, rotation="given", norm="layernorm", late="num_blocks"
     ),
-    "flava.FlavaLayer": Family(1, norm="layernorm"),
+    "flava.FlavaLayer": Family(1, norm="layernorm", pair=True),
     "idefics2.Idefics2EncoderLayer": Family(norm="post_layernorm"),
     "idefics3.Idefics3EncoderLayer": Family(norm="post_layernorm"),
     "ijepa.IJepaLayer": Family(norm="layernorm"),
