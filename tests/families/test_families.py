@@ -50,7 +50,7 @@ def test_keep_all_is_the_dense_model_and_the_expected_blocks_convert(family):
     stream = stream_of(family, model, eventful.KeepAll())
     assert len(stream._bound.blocks) == CASES[family].converted
     for frame in video(family, 3):
-        assert off(run(stream, family, frame), dense(family, model, frame)) < 2e-5
+        assert off(run(stream, family, frame), dense(family, model, frame)) < CASES[family].single
 
 
 def test_the_first_frame_after_a_reset_is_the_dense_model(family):
@@ -62,7 +62,7 @@ def test_the_first_frame_after_a_reset_is_the_dense_model(family):
     expected = dense(family, model, last)
     assert off(run(stream, family, last), expected) > 1e-3
     stream.reset()
-    assert off(run(stream, family, last), expected) < 2e-5
+    assert off(run(stream, family, last), expected) < CASES[family].single
 
 
 def test_keep_all_in_bfloat16_stays_as_close_as_rounding_takes_the_dense_model(family):
@@ -80,7 +80,8 @@ def test_exact_attention_agrees_with_the_tokenwise_variant(family):
     clip = video(family, 4, dtype=DOUBLE)
     streams = []
     for attention in ("incremental", "dense"):
-        converted = eventful.convert(copy.deepcopy(model), TOP, attention=attention)
+        where = CASES[family].where
+        converted = eventful.convert(copy.deepcopy(model), TOP, attention=attention, where=where)
         method = CASES[family].method
         streams.append(eventful.Stream(converted, scene_cuts=None, method=method))
     for frame in clip:
@@ -90,11 +91,13 @@ def test_exact_attention_agrees_with_the_tokenwise_variant(family):
 
 @pytest.mark.parametrize("policy", ["top:4", "threshold:1.5", "skip:2"])
 def test_a_still_video_stays_still(family, policy):
+    if policy == "skip:2" and family == "SAM 2 Hiera":
+        pytest.skip("its blocks are of several shapes")
     stream = stream_of(family, build(family), eventful.parse(policy))
     (frame, *_) = video(family, 1)
     first = run(stream, family, frame)
     for _ in range(3):
-        assert off(run(stream, family, frame), first) < 2e-5
+        assert off(run(stream, family, frame), first) < CASES[family].single
 
 
 def test_rows_do_not_see_each_other(family):
@@ -116,13 +119,13 @@ def test_restore_brings_back_the_model_and_copies_are_converted_too(family):
     (frame, *_) = video(family, 1)
     keys, blocks = list(model.state_dict()), dict(model.named_modules())
     expected = dense(family, model, frame)
-    eventful.convert(model, TOP)
+    eventful.convert(model, TOP, where=CASES[family].where)
     assert list(model.state_dict()) == keys
     assert off(dense(family, model, frame), expected) == 0
     other = copy.deepcopy(model)
     assert len(eventful_blocks(other)) == CASES[family].converted
     stream = eventful.Stream(other, scene_cuts=None, method=CASES[family].method)
-    assert off(run(stream, family, frame), expected) < 2e-5
+    assert off(run(stream, family, frame), expected) < CASES[family].single
     assert eventful.restore(model) is model
     assert all(now is blocks[name] for name, now in model.named_modules())
     assert off(dense(family, model, frame), expected) == 0

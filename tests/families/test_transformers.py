@@ -122,6 +122,21 @@ def test_a_predictor_and_blocks_that_queries_join_are_left_alone(caplog):
     assert "1 blocks of layers (further tokens join in this block)" in caplog.text
 
 
+def test_windows_of_sam3_that_need_padding_are_refused():
+    config = transformers.Sam3ViTConfig(
+        **WIDE, image_size=20, patch_size=4, window_size=2, global_attn_indexes=[1]
+    )
+    stream = stream_of("SAM 3 vision", transformers.Sam3ViTModel(config).eval(), TOP)
+    with pytest.raises(ValueError, match=r"layers.0 rotates padding tokens by their places"):
+        stream(torch.randn(1, 3, 20, 20))
+
+
+def test_blocks_of_several_shapes_are_refused_under_frame_policies_with_the_way_out():
+    stream = stream_of("SAM 2 Hiera", build("SAM 2 Hiera"), eventful.Skip(2))
+    with pytest.raises(ValueError, match=r"blocks of one shape.*blocks.3.*where="):
+        stream(video("SAM 2 Hiera", 1)[0])
+
+
 def test_attention_maps_are_refused():
     stream = stream_of("ViT", build("ViT").eval(), TOP)
     stream._bound.model.set_attn_implementation("eager")

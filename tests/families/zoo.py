@@ -21,6 +21,10 @@ WIDE = SIZES | {"intermediate_size": 40}
 RATIO = SIZES | {"mlp_ratio": 2}
 SQUARE = {"image_size": 20, "patch_size": 4}  # 5 x 5 patches
 OBLONG = {"image_size": (12, 20), "patch_size": 4}  # 3 x 5
+WINDOWS = SIZES | SQUARE | {"mlp_dim": 40, "window_size": 2, "global_attn_indexes": [1]}
+VITDET = RATIO | {"image_size": (12, 20), "patch_size": 4, "window_size": 2}
+VITDET |= {"window_block_indices": [0, 2], "use_relative_position_embeddings": True}
+VITDET |= {"residual_block_indices": [1]}
 TEXT = WIDE | {"vocab_size": 30, "max_position_embeddings": 9, "eos_token_id": 2}
 
 
@@ -36,6 +40,8 @@ class Case:
         method: The method to run.
         patch: Side of a patch; None where a frame is no picture.
         converted: Blocks that are converted; the others stay as they are.
+        where: Says which of them, as for `eventful.convert`.
+        single: The largest error in float32; a random mask decoder amplifies rounding.
     """
 
     library: str
@@ -45,6 +51,8 @@ class Case:
     method: str = "forward"
     patch: int | None = 4
     converted: int = 3
+    where: Callable[[str, Any], bool] | None = None
+    single: float = 2e-5
 
 
 def _hf(model: str, config: str, options: Mapping[str, Any], **case: Any) -> Case:
@@ -115,6 +123,40 @@ def _llava(t: Any) -> nn.Module:
         vision_feature_layer=-1,
     )
     return t.LlavaForConditionalGeneration(config)
+
+
+def _sam(t: Any) -> nn.Module:
+    config = t.SamConfig(
+        vision_config=WINDOWS | {"output_channels": 8, "num_pos_feats": 4},
+        prompt_encoder_config={"hidden_size": 8, "image_size": 20, "patch_size": 4},
+        mask_decoder_config={
+            "hidden_size": 8,
+            "mlp_dim": 10,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": 8,
+        },
+    )
+    return t.SamModel(config)
+
+
+def _hiera(t: Any) -> nn.Module:
+    config = t.Sam2HieraDetConfig(
+        hidden_size=8,
+        num_attention_heads=1,
+        image_size=[32, 48],
+        blocks_per_stage=[2, 2],
+        embed_dim_per_stage=[8, 16],
+        num_attention_heads_per_stage=[1, 2],
+        window_size_per_stage=[4, 2],
+        global_attention_blocks=[3],
+        num_query_pool_stages=1,
+        window_positional_embedding_background_size=[3, 3],
+    )
+    return t.Sam2HieraDetModel(config)
+
+
+def _points(rows: int) -> dict[str, Any]:
+    return {"input_points": torch.tensor([[[[5.0, 9.0]]]]).repeat(rows, 1, 1, 1)}
 
 
 def _ids(rows: int) -> dict[str, Any]:
@@ -272,6 +314,24 @@ CASES: Mapping[str, Case] = {
         inputs=lambda rows: {"skip_predictor": True},
         patch=None,
     ),
+    "SAM vision": _hf("SamVisionModel", "SamVisionConfig", WINDOWS, size=(3, 20, 20)),
+    "SAM": Case("transformers", _sam, inputs=_points, single=1e-3),
+    "SAM-HQ vision": _hf("SamHQVisionModel", "SamHQVisionConfig", WINDOWS),
+    "ViTDet": _hf("VitDetBackbone", "VitDetConfig", VITDET, size=(3, 12, 20), converted=2),
+    "SAM 2 Hiera": Case("transformers", _hiera, size=(3, 32, 48), patch=None, converted=3),
+    "SAM 2 Hiera, one stage": Case(
+        "transformers",
+        _hiera,
+        size=(3, 32, 48),
+        converted=2,
+        where=lambda name, block: block.dim_out == 8,
+    ),
+    "SAM 3 vision": _hf(
+        "Sam3ViTModel",
+        "Sam3ViTConfig",
+        WIDE | {"image_size": 24, "patch_size": 4, "window_size": 2, "global_attn_indexes": [1]},
+        size=(3, 24, 24),
+    ),
     "torchvision ViT": Case("torchvision", _torchvision),
     "open_clip": Case("open_clip", _open_clip, size=(3, 12, 20)),
     "open_clip, layer scale": Case(
@@ -343,7 +403,7 @@ def pixels(frame: Tensor) -> Tensor:
 
 def stream_of(name: str, model: nn.Module, policy: Any, **options: Any) -> eventful.Stream:
     """A stream on a copy of a model, without scene cuts."""
-    model = eventful.convert(copy.deepcopy(model), policy)
+    model = eventful.convert(copy.deepcopy(model), policy, where=CASES[name].where)
     known = {"pixels": pixels} if CASES[name].patch else {}
     made = {"scene_cuts": None, "method": CASES[name].method, "costs": COSTS, **known} | options
     return eventful.Stream(model, **made)

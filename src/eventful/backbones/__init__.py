@@ -11,10 +11,12 @@ from importlib import import_module
 
 from torch import nn
 
-from eventful.backbones.layouts import FAMILIES
+from eventful.backbones.layouts import GRIDS, TOKENS
 from eventful.block.block import EventfulBlock
 
-ADAPTERS = dict.fromkeys(FAMILIES, "eventful.backbones.prenorm:PreNormBlock") | {
+ADAPTERS = {
+    **dict.fromkeys(TOKENS, "eventful.backbones.prenorm:PreNormBlock"),
+    **dict.fromkeys(GRIDS, "eventful.backbones.grid:GridBlock"),
     "timm.models.vision_transformer.Block": "eventful.backbones.timm_vit:TimmBlock",
     "timm.models.vision_transformer_sam.Block": "eventful.backbones.timm_sam:TimmSamBlock",
     "timm.models.eva.EvaBlock": "eventful.backbones.timm_eva:TimmEvaBlock",

@@ -1,4 +1,4 @@
-"""The families of pre-norm blocks over tokens: one line a class."""
+"""The families of pre-norm blocks over tokens and over grids: one line a class."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Rotation = Literal["given", "own"]
+Behind = tuple[None, ...]
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,11 @@ class Family:
         rotation: Rotary positions: "given" to the block as (cos, sin) of the last tokens, halves
             rotated; or the attention's "own", from the places of the tokens.
         norm: What the model calls the norm behind its last block, where outputs pass through it.
-        pair: Whether the block returns its output as the first of two.
+        behind: What the block returns behind its output, in a tuple; None if it returns its output
+            itself.
         late: Field of the configuration that counts last blocks that further tokens join; they
             stay as they are.
+        channels_first: Whether a grid comes as (batch, dim, height, width).
     """
 
     prefix: int = 0
@@ -30,8 +33,9 @@ class Family:
     suffix: str | None = None
     rotation: Rotation | None = None
     norm: str = ""
-    pair: bool = False
+    behind: Behind | None = None
     late: str | None = None
+    channels_first: bool = False
 
     def tokens(self, config: Any) -> tuple[int, int]:
         """How many tokens stand in front of the patches, and behind them."""
@@ -57,7 +61,7 @@ _TRANSFORMERS: Mapping[str, Family] = {
     "eomt_dinov3.EomtDinov3Layer": Family(
         1, _REGISTERS, rotation="given", norm="layernorm", late="num_blocks"
     ),
-    "flava.FlavaLayer": Family(1, norm="layernorm", pair=True),
+    "flava.FlavaLayer": Family(1, norm="layernorm", behind=()),
     "idefics2.Idefics2EncoderLayer": Family(norm="post_layernorm"),
     "idefics3.Idefics3EncoderLayer": Family(norm="post_layernorm"),
     "ijepa.IJepaLayer": Family(norm="layernorm"),
@@ -76,8 +80,16 @@ _TRANSFORMERS: Mapping[str, Family] = {
     "vit_msn.ViTMSNLayer": Family(1, norm="layernorm"),
     "vitpose_backbone.VitPoseBackboneLayer": Family(norm="layernorm"),
     "vivit.VivitLayer": Family(1, norm="layernorm"),
-    "vjepa2.VJEPA2Layer": Family(rotation="own", norm="layernorm", pair=True),
+    "vjepa2.VJEPA2Layer": Family(rotation="own", norm="layernorm", behind=(None,)),
     "yolos.YolosLayer": Family(1, suffix="num_detection_tokens", norm="layernorm"),
+}
+_GRIDS: Mapping[str, Family] = {
+    "got_ocr2.GotOcr2VisionLayer": Family(),
+    "sam.SamVisionLayer": Family(),
+    "sam2.Sam2MultiScaleBlock": Family(),
+    "sam3.Sam3ViTLayer": Family(rotation="own"),
+    "sam_hq.SamHQVisionLayer": Family(),
+    "vitdet.VitDetLayer": Family(behind=(), channels_first=True),
 }
 
 
@@ -86,8 +98,10 @@ def _path(name: str) -> str:
     return f"transformers.models.{folder}.modeling_{folder}.{kind}"
 
 
-FAMILIES: Mapping[str, Family] = {
+TOKENS: Mapping[str, Family] = {
     **{_path(name): family for name, family in _TRANSFORMERS.items()},
     "torchvision.models.vision_transformer.EncoderBlock": Family(1, norm="ln"),
     "open_clip.transformer.ResidualAttentionBlock": Family(1, norm="ln_post"),
 }
+GRIDS: Mapping[str, Family] = {_path(name): family for name, family in _GRIDS.items()}
+FAMILIES: Mapping[str, Family] = {**TOKENS, **GRIDS}

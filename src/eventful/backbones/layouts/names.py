@@ -49,12 +49,25 @@ class Mlp(NamedTuple):
     up: str | None = None
 
 
+class Positions(NamedTuple):
+    """What a block itself holds of positions.
+
+    Attributes:
+        relative: Relative positions of lines and of columns.
+        rotary: What its rotary positions are made from.
+    """
+
+    relative: tuple[str, ...] = ()
+    rotary: tuple[str, ...] = ()
+
+
 class Layout(NamedTuple):
     """Where a block keeps its parts: paths from the block to modules and parameters."""
 
     branches: Branches
     attention: Attention
     mlp: Mlp
+    positions: Positions = Positions()
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -73,7 +86,7 @@ class Layout(NamedTuple):
     def parameters(self) -> tuple[str, ...]:
         """All parameters that stand by themselves."""
         fused = self.attention.qkv if len(self.attention.qkv) == 2 else ()
-        return *self.branches.scales, *fused
+        return *self.branches.scales, *fused, *self.positions.relative, *self.positions.rotary
 
     @property
     def names(self) -> frozenset[str]:
@@ -116,6 +129,7 @@ ATTENTIONS = (
     Attention(_in("self_attn", "q_proj k_proj v_proj"), "self_attn.out_proj"),
     Attention(("self_attn.qkv",), "self_attn.projection"),
     Attention(("attn.qkv",), "attn.proj"),
+    Attention(("attention.qkv",), "attention.proj"),
     Attention(_in("attn", "in_proj_weight in_proj_bias"), "attn.out_proj"),
     Attention(_in("self_attention", "in_proj_weight in_proj_bias"), "self_attention.out_proj"),
 )
@@ -123,6 +137,8 @@ MLPS = (
     Mlp("mlp.fc1", "mlp.activation_fn", "mlp.fc2"),
     Mlp("mlp.fc1", "mlp.activation", "mlp.fc2"),
     Mlp("mlp.fc1", "mlp.act", "mlp.fc2"),
+    Mlp("mlp.lin1", "mlp.act", "mlp.lin2"),
+    Mlp("mlp.proj_in", "mlp.activation", "mlp.proj_out"),
     Mlp("mlp.up_proj", "mlp.act_fn", "mlp.down_proj"),
     Mlp("mlp.gate_proj", "mlp.act_fn", "mlp.down_proj", "mlp.up_proj"),
     Mlp("ffn.gate_proj", "ffn.act_fn", "ffn.down_proj", "ffn.up_proj"),
@@ -136,7 +152,13 @@ MLPS = (
     Mlp("mlp.c_fc", "mlp.gelu", "mlp.c_proj"),
     Mlp("mlp.0", "mlp.1", "mlp.3"),
 )
-LAYOUTS = tuple(Layout(*parts) for parts in product(BRANCHES, ATTENTIONS, MLPS))
+POSITIONS = (
+    Positions(),
+    Positions(relative=_in("attn", "rel_pos_h rel_pos_w")),
+    Positions(relative=_in("attention", "rel_pos_h rel_pos_w")),
+    Positions(rotary=("rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "position_ids")),
+)
+LAYOUTS = tuple(Layout(*parts) for parts in product(BRANCHES, ATTENTIONS, MLPS, POSITIONS))
 _BY_NAMES = {layout.names: layout for layout in LAYOUTS}
 assert len(_BY_NAMES) == len(LAYOUTS)  # else two layouts could account for one block
 
