@@ -196,7 +196,7 @@ CASES: Mapping[str, Case] = {
     "DeiT": _hf("DeiTModel", "DeiTConfig", WIDE | OBLONG, size=(3, 12, 20)),
     "ViT-MSN": _hf("ViTMSNModel", "ViTMSNConfig", WIDE | OBLONG, size=(3, 12, 20)),
     "I-JEPA": _hf("IJepaModel", "IJepaConfig", WIDE | OBLONG, size=(3, 12, 20)),
-    "Pixio": _hf("PixioModel", "PixioConfig", RATIO | SQUARE, size=(3, 12, 20)),
+    "Pixio": _hf("PixioModel", "PixioConfig", RATIO | SQUARE),
     "DINOv2": _hf("Dinov2Model", "Dinov2Config", RATIO | SQUARE, size=(3, 12, 20)),
     "DINOv2, gated MLP": _hf(
         "Dinov2Model", "Dinov2Config", RATIO | SQUARE | {"use_swiglu_ffn": True}, size=(3, 12, 20)

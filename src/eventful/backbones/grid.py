@@ -71,8 +71,10 @@ class GridBlock(NamedBlock):
             )
         lines, columns = (side, side) if side else place.grid
         y, x = place.positions // width % lines, place.positions % width % columns
-        rotary, own = part_of(self, "rotary_emb"), part_of(self, "position_ids")
-        cosine, sine = (table[0, y * columns + x, None] for table in rotary(q, own))
+        names, rotary = self.layout.positions.rotary, part_of(self, "rotary_emb")
+        made = "position_ids" in names
+        tables = rotary(q, part_of(self, "position_ids")) if made else rotary()
+        cosine, sine = (table.flatten(0, -2)[y * columns + x, None] for table in tables)
         return _turned(q, cosine, sine), _turned(k, cosine, sine)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -59,7 +59,7 @@ class NamedBlock(EventfulBlock):
             account_forward(module, where, called=not path or path in layout.names)
         expected = {"a linear layer": (layout.linears, _is_linear)}
         expected |= {"a norm": (layout.norms, _is_norm)}
-        expected |= {"an activation": ((layout.mlp.act,), _is_activation)}
+        expected |= {"an activation": (layout.activations, _is_activation)}
         for what, (paths, fits) in expected.items():
             for path in paths:
                 part = part_of(original, path)
@@ -148,7 +148,12 @@ class NamedBlock(EventfulBlock):
     def to_mlp(self, c: Tensor) -> Tensor:
         """Apply the MLP, and scale it."""
         names = self.layout.mlp
-        hidden = part_of(self, names.act)(part_of(self, names.first)(c))
+        hidden = part_of(self, names.first)(c)
+        if names.act is None:
+            first, second = hidden.chunk(2, dim=-1)
+            hidden = functional.silu(first) * second
+        else:
+            hidden = part_of(self, names.act)(hidden)
         if names.up is not None:
             hidden = hidden * part_of(self, names.up)(c)
         return self._scaled(part_of(self, names.last)(hidden), 1)

@@ -38,13 +38,14 @@ class Mlp(NamedTuple):
 
     Attributes:
         first: The layer in front of the activation.
-        act: The activation.
+        act: The activation. Where it is no module, the MLP is gated by SiLU, and `first` gives both
+            halves, the one for the activation first.
         last: The output layer.
         up: What the activated values are multiplied by, where the MLP is gated.
     """
 
     first: str
-    act: str
+    act: str | None
     last: str
     up: str | None = None
 
@@ -54,7 +55,7 @@ class Positions(NamedTuple):
 
     Attributes:
         relative: Relative positions of lines and of columns.
-        rotary: What its rotary positions are made from.
+        rotary: What its rotary positions are made from, or (cos, sin) themselves.
     """
 
     relative: tuple[str, ...] = ()
@@ -83,6 +84,11 @@ class Layout(NamedTuple):
         return layers if mlp.up is None else (*layers, mlp.up)
 
     @property
+    def activations(self) -> tuple[str, ...]:
+        """All activations that are modules."""
+        return () if self.mlp.act is None else (self.mlp.act,)
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """All parameters that stand by themselves."""
         fused = self.attention.qkv if len(self.attention.qkv) == 2 else ()
@@ -91,7 +97,7 @@ class Layout(NamedTuple):
     @property
     def names(self) -> frozenset[str]:
         """All parts."""
-        return frozenset({*self.norms, *self.linears, *self.parameters, self.mlp.act})
+        return frozenset({*self.norms, *self.linears, *self.parameters, *self.activations})
 
     @property
     def home(self) -> str:
@@ -149,6 +155,7 @@ MLPS = (
         "feed_forward.up_proj",
     ),
     Mlp("intermediate.dense", "intermediate.intermediate_act_fn", "output.dense"),
+    Mlp("mlp.weights_in", None, "mlp.weights_out"),
     Mlp("mlp.c_fc", "mlp.gelu", "mlp.c_proj"),
     Mlp("mlp.0", "mlp.1", "mlp.3"),
 )
@@ -157,6 +164,7 @@ POSITIONS = (
     Positions(relative=_in("attn", "rel_pos_h rel_pos_w")),
     Positions(relative=_in("attention", "rel_pos_h rel_pos_w")),
     Positions(rotary=("rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "position_ids")),
+    Positions(rotary=_in("rotary_emb", "rope_embeddings_cos rope_embeddings_sin")),
 )
 LAYOUTS = tuple(Layout(*parts) for parts in product(BRANCHES, ATTENTIONS, MLPS, POSITIONS))
 _BY_NAMES = {layout.names: layout for layout in LAYOUTS}
