@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from eventful.backbones import LIBRARIES, adapter_for
+from eventful.backbones import LIBRARIES, adapter_for, described
 from eventful.backbones.capturing import install
 from eventful.block.block import EventfulBlock, eventful_blocks
 from eventful.block.options import Options
@@ -170,13 +170,13 @@ def _blocks_to_convert(
     if not found:
         raise ValueError(_nothing_found(model, unknown, alone))
     lists = {name.rpartition(".")[0] for name in found}
-    beside = [f"{n} (a {_type(m)})" for n, m in unknown.items() if n.rpartition(".")[0] in lists]
+    beside = [f"{n} ({described(m)})" for n, m in unknown.items() if n.rpartition(".")[0] in lists]
     if beside:
         raise ValueError(
             f"cannot convert {', '.join(beside[:3])}: no adapter knows this type; leave it out "
             f"with where=..., or write an adapter (CONTRIBUTING.md)"
         )
-    _report(alone | {name: f"an unknown {_type(module)}" for name, module in unknown.items()})
+    _report(alone | {name: described(module) for name, module in unknown.items()})
     modules = [id(module) for module, _ in found.values()]
     twice = [name for name, (module, _) in found.items() if modules.count(id(module)) > 1]
     if twice:
@@ -207,7 +207,7 @@ def _nothing_found(
     model: nn.Module, unknown: Mapping[str, nn.Module], alone: Mapping[str, str]
 ) -> str:
     beside = {name: f"{name} ({reason})" for name, reason in alone.items()}
-    beside |= {name: f"{name} (a {_type(module)})" for name, module in unknown.items()}
+    beside |= {name: f"{name} ({described(module)})" for name, module in unknown.items()}
     known = any(adapter_for(module) is not None for module in model.modules())
     if known and not alone:
         return "nothing to convert: where=... refused every block"
@@ -243,7 +243,3 @@ def _replace(model: M, replacements: Mapping[str, nn.Module]) -> M:
 def _label(name: str) -> str:
     """The name of a block in gate names, also where the model is the block."""
     return name or "block"
-
-
-def _type(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"

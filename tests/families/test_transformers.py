@@ -1,6 +1,7 @@
 """What models of transformers do beside running: hidden states, towers, masks, files, refusals."""
 
 import copy
+import importlib
 import warnings
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 from torch import nn
 
 import eventful
+from eventful.backbones.layouts import FAMILIES
+from eventful.backbones.layouts import REFUSED as KNOWN_REFUSED
 from eventful.block.block import eventful_blocks
 from tests.families.zoo import (
+    CASES,
     RATIO,
     SQUARE,
     TEXT,
@@ -223,22 +227,49 @@ def test_a_subclass_of_a_known_block_is_not_taken_for_it():
         eventful.convert(model)
 
 
+NARROW = {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 1, 1]}
 REFUSED = {
-    "BEiT": lambda t: t.BeitModel(t.BeitConfig(**WIDE, **SQUARE)),
-    "SegFormer": lambda t: t.SegformerModel(t.SegformerConfig()),
-    "ViTPose with experts": lambda t: t.VitPoseBackbone(
+    "adds a learned bias": lambda t: t.BeitModel(t.BeitConfig(**WIDE, **SQUARE)),
+    "adds a learned bias.*Swin": lambda t: t.SwinModel(
+        t.SwinConfig(image_size=16, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2])
+    ),
+    "reduces its keys": lambda t: t.SegformerModel(t.SegformerConfig(**NARROW)),
+    "folds windows into the batch": lambda t: t.LwDetrViTBackbone(
+        t.LwDetrViTConfig(**RATIO, image_size=16, patch_size=4, num_windows=4)
+    ),
+    r"layer.0.mlp.experts.0": lambda t: t.VitPoseBackbone(
         t.VitPoseBackboneConfig(
             **RATIO, part_features=4, image_size=(24, 40), patch_size=(8, 8), num_experts=2
         )
     ),
-    "BERT": lambda t: t.BertModel(t.BertConfig(**WIDE, vocab_size=30)),
+    "nothing to convert in this BertModel": lambda t: t.BertModel(
+        t.BertConfig(**WIDE, vocab_size=30)
+    ),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_covered_is_refused_by_name(name):
-    with pytest.raises(ValueError, match=r"(nothing to convert in this|cannot convert) .*\w"):
-        eventful.convert(REFUSED[name](transformers))
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_is_not_covered_is_refused_by_name_with_the_reason(reason):
+    with pytest.raises(ValueError, match=reason.partition(".*Swin")[0]) as error:
+        eventful.convert(REFUSED[reason](transformers))
+    assert str(error.value).startswith(("nothing to convert in this ", "cannot convert "))
+
+
+def test_every_family_has_a_model_in_the_zoo():
+    found = {
+        f"{type(block.original).__module__}.{type(block.original).__qualname__}"
+        for name, case in CASES.items()
+        if case.library == "transformers"
+        for block in eventful_blocks(eventful.convert(build(name), where=case.where)).values()
+    }
+    assert {path for path in FAMILIES if path.startswith("transformers.")} - found == set()
+
+
+def test_every_block_that_is_known_by_name_exists():
+    for path in (*FAMILIES, *KNOWN_REFUSED):
+        module, _, kind = path.rpartition(".")
+        if module.startswith("transformers."):
+            assert hasattr(importlib.import_module(module), kind), path
 
 
 def test_a_converted_model_is_saved_and_loaded_as_it_was(tmp_path):

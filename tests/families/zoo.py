@@ -139,6 +139,11 @@ def _sam(t: Any) -> nn.Module:
     return t.SamModel(config)
 
 
+def _got_ocr2(t: Any) -> nn.Module:
+    made = importlib.import_module("transformers.models.got_ocr2.modeling_got_ocr2")
+    return made.GotOcr2VisionEncoder(t.GotOcr2VisionConfig(**WINDOWS, output_channels=8))
+
+
 def _hiera(t: Any) -> nn.Module:
     config = t.Sam2HieraDetConfig(
         hidden_size=8,
@@ -273,6 +278,7 @@ CASES: Mapping[str, Case] = {
         size=(3, 12, 20),
     ),
     "AIMv2 vision": _hf("Aimv2VisionModel", "Aimv2VisionConfig", WIDE | SQUARE),
+    "Janus vision": _hf("JanusVisionModel", "JanusVisionConfig", RATIO | SQUARE),
     "BLIP vision": _hf("BlipVisionModel", "BlipVisionConfig", WIDE | SQUARE),
     "BLIP-2 vision": _hf("Blip2VisionModel", "Blip2VisionConfig", WIDE | SQUARE),
     "InstructBLIP vision": _hf(
@@ -317,6 +323,7 @@ CASES: Mapping[str, Case] = {
     "SAM vision": _hf("SamVisionModel", "SamVisionConfig", WINDOWS, size=(3, 20, 20)),
     "SAM": Case("transformers", _sam, inputs=_points, single=1e-3),
     "SAM-HQ vision": _hf("SamHQVisionModel", "SamHQVisionConfig", WINDOWS),
+    "GOT-OCR2 vision": Case("transformers", _got_ocr2),
     "ViTDet": _hf("VitDetBackbone", "VitDetConfig", VITDET, size=(3, 12, 20), converted=2),
     "SAM 2 Hiera": Case("transformers", _hiera, size=(3, 32, 48), patch=None, converted=3),
     "SAM 2 Hiera, one stage": Case(

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from torch import nn
 
-from eventful.backbones.layouts import GRIDS, TOKENS
+from eventful.backbones.layouts import GRIDS, REFUSED, TOKENS
 from eventful.block.block import EventfulBlock
 
 ADAPTERS = {
@@ -37,4 +37,10 @@ def adapter_for(module: nn.Module) -> type[EventfulBlock] | None:
     return getattr(import_module(path), name)
 
 
-__all__ = ["ADAPTERS", "LIBRARIES", "adapter_for"]
+def described(module: nn.Module) -> str:
+    """Say what a block without an adapter is, and why there is none where that is known."""
+    path = f"{type(module).__module__}.{type(module).__qualname__}"
+    return f"a {path}, which {REFUSED[path]}" if path in REFUSED else f"a {path}"
+
+
+__all__ = ["ADAPTERS", "LIBRARIES", "adapter_for", "described"]

@@ -62,16 +62,15 @@ _TRANSFORMERS: Mapping[str, Family] = {
         1, _REGISTERS, rotation="given", norm="layernorm", late="num_blocks"
     ),
     "flava.FlavaLayer": Family(1, norm="layernorm", behind=()),
-    "idefics2.Idefics2EncoderLayer": Family(norm="post_layernorm"),
     "idefics3.Idefics3EncoderLayer": Family(norm="post_layernorm"),
     "ijepa.IJepaLayer": Family(norm="layernorm"),
     "instructblip.InstructBlipEncoderLayer": Family(1, norm="post_layernorm"),
     "internvl.InternVLVisionLayer": Family(1, norm="layernorm"),
+    "janus.JanusVisionEncoderLayer": Family(norm="post_layernorm"),
     "metaclip_2.MetaClip2EncoderLayer": Family(1),
     "owlv2.Owlv2EncoderLayer": Family(1, norm="post_layernorm"),
     "owlvit.OwlViTEncoderLayer": Family(1, norm="post_layernorm"),
     "pixio.PixioLayer": Family(0, ("n_cls_tokens",), norm="layernorm"),
-    "pixtral.PixtralAttentionLayer": Family(rotation="given"),
     "siglip.SiglipEncoderLayer": Family(norm="post_layernorm"),
     "siglip2.Siglip2EncoderLayer": Family(norm="post_layernorm"),
     "smolvlm.SmolVLMEncoderLayer": Family(norm="post_layernorm"),
@@ -93,15 +92,16 @@ _GRIDS: Mapping[str, Family] = {
 }
 
 
-def _path(name: str) -> str:
+def path(name: str) -> str:
+    """Where transformers defines a class that is given as `folder.Class`."""
     folder, kind = name.split(".")
     return f"transformers.models.{folder}.modeling_{folder}.{kind}"
 
 
 TOKENS: Mapping[str, Family] = {
-    **{_path(name): family for name, family in _TRANSFORMERS.items()},
+    **{path(name): family for name, family in _TRANSFORMERS.items()},
     "torchvision.models.vision_transformer.EncoderBlock": Family(1, norm="ln"),
     "open_clip.transformer.ResidualAttentionBlock": Family(1, norm="ln_post"),
 }
-GRIDS: Mapping[str, Family] = {_path(name): family for name, family in _GRIDS.items()}
+GRIDS: Mapping[str, Family] = {path(name): family for name, family in _GRIDS.items()}
 FAMILIES: Mapping[str, Family] = {**TOKENS, **GRIDS}

@@ -117,7 +117,6 @@ BRANCHES = (
     Branches(("norm1", "norm2"), ("ls1.gamma", "ls2.gamma")),
     Branches(("layer_norm1", "layer_norm2")),
     Branches(("rms_norm1", "rms_norm2")),
-    Branches(("attention_norm", "ffn_norm")),
     Branches(("ln_1", "ln_2")),
     Branches(("ln_1", "ln_2"), ("ls_1.gamma", "ls_2.gamma")),
 )
@@ -133,6 +132,12 @@ ATTENTIONS = (
     Attention(_in("attention", "query key value"), "attention.proj"),
     Attention(_in("attention.attention", "query key value"), "attention.output.dense"),
     Attention(_in("self_attn", "q_proj k_proj v_proj"), "self_attn.out_proj"),
+    Attention(_in("self_attn", "q_proj k_proj v_proj"), "self_attn.projection_layer"),
+    Attention(
+        _in("self_attn", "q_proj k_proj v_proj"),
+        "self_attn.projection_layer",
+        _in("self_attn", "q_norm k_norm"),
+    ),
     Attention(("self_attn.qkv",), "self_attn.projection"),
     Attention(("attn.qkv",), "attn.proj"),
     Attention(("attention.qkv",), "attention.proj"),
@@ -148,12 +153,6 @@ MLPS = (
     Mlp("mlp.up_proj", "mlp.act_fn", "mlp.down_proj"),
     Mlp("mlp.gate_proj", "mlp.act_fn", "mlp.down_proj", "mlp.up_proj"),
     Mlp("ffn.gate_proj", "ffn.act_fn", "ffn.down_proj", "ffn.up_proj"),
-    Mlp(
-        "feed_forward.gate_proj",
-        "feed_forward.act_fn",
-        "feed_forward.down_proj",
-        "feed_forward.up_proj",
-    ),
     Mlp("intermediate.dense", "intermediate.intermediate_act_fn", "output.dense"),
     Mlp("mlp.weights_in", None, "mlp.weights_out"),
     Mlp("mlp.c_fc", "mlp.gelu", "mlp.c_proj"),
