@@ -93,7 +93,6 @@ def convert(
             f"{type(model).__name__} is told its grid; leave it out"
         )
     special = {name: adapter.special_tokens(model, name) for name, (_, adapter) in found.items()}
-    install(model)
     replacements = {
         name: adapter(
             block,
@@ -107,6 +106,7 @@ def convert(
         )
         for name, (block, adapter) in found.items()
     }
+    install(model)
     return _replace(model, replacements).eval()
 
 

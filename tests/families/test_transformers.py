@@ -303,6 +303,29 @@ def test_gradient_checkpointing_changes_nothing_in_eval_mode():
     assert relative(tensors(stream(frame))[0], dense("ViT", model, frame)[0]) < 2e-5
 
 
+@named_so
+def test_a_model_that_fails_to_convert_has_no_hooks():
+    model = build("ViT")
+    model.layers[1].register_buffer("bias", torch.ones(3))
+    with pytest.raises(ValueError, match="bias"):
+        eventful.convert(model)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_model_without_weights_is_refused():
+    with torch.device("meta"):
+        model = transformers.ViTModel(transformers.ViTConfig(**WIDE, **SQUARE))
+    with pytest.raises(ValueError, match="on the meta device; load them first"):
+        eventful.Stream(eventful.convert(model))
+
+
+def test_a_processor_without_mean_is_refused():
+    processor = transformers.ViTImageProcessor(image_mean=None, image_std=None)
+    processor.image_mean = processor.image_std = None
+    with pytest.raises(ValueError, match="image processor with image_mean and image_std"):
+        stream_of("ViT", build("ViT"), TOP, normalize=processor)
+
+
 def test_frames_of_another_size_begin_again():
     stream = stream_of("DINOv2", build("DINOv2"), TOP)
     for size in ((12, 20), (12, 20), (16, 20)):

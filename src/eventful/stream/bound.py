@@ -38,7 +38,7 @@ class Bound:
 
     Raises:
         ValueError: The model is not converted, has been changed since in a way that its adapter
-            does not know, or has no such method.
+            does not know, has no weights, or has no such method.
     """
 
     def __init__(self, model: nn.Module, method: str, frame: Frame) -> None:
@@ -55,6 +55,8 @@ class Bound:
             raise ValueError(
                 "this model holds no eventful block; call eventful.convert(model) first"
             )
+        if self.weight.is_meta:
+            raise ValueError("this model's weights are on the meta device; load them first")
         self.account = Account(self.blocks)
         self._call = _method(self.module, method)
         self._frame_name = _frame_name(self._call)
