@@ -176,11 +176,11 @@ def _blocks_to_convert(
             f"cannot convert {', '.join(beside[:3])}: no adapter knows this type; leave it out "
             f"with where=..., or write an adapter (CONTRIBUTING.md)"
         )
-    _report(alone | {name: described(module) for name, module in unknown.items()})
     modules = [id(module) for module, _ in found.values()]
     twice = [name for name, (module, _) in found.items() if modules.count(id(module)) > 1]
     if twice:
         raise ValueError(f"cannot convert {', '.join(twice)}: these are one block, used twice")
+    _report(alone | {name: described(module) for name, module in unknown.items()})
     return found
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from eventful.backbones import capturing
 from eventful.backbones.inventory import ELEMENTWISE, MEND, account_forward
-from eventful.backbones.layouts import FAMILIES, Family, layout_of
+from eventful.backbones.layouts import FAMILIES, Family, Layout, layout_of
 from eventful.backbones.layouts.names import nearest
 from eventful.backbones.towers import closest, left_alone
 from eventful.block.block import EventfulBlock, TokenOperations
@@ -22,6 +22,7 @@ from eventful.block.state import Place, Stage
 _LINEARS = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
 _NORMS = ("LayerNorm", "RMSNorm", "LayerNormFp32")
 _IDLE = ("Dropout", "Identity", "DropPath")  # do nothing in eval mode
+_HEADS = ("num_heads", "num_attention_heads")
 _MASKS = ("attention_mask", "attn_mask")
 _HARMLESS = ("output_hidden_states", "return_dict", "interpolate_pos_encoding")
 
@@ -68,12 +69,7 @@ class NamedBlock(EventfulBlock):
                         f"cannot convert {name}: {name}.{path} is a {_type(part)}, where {what} "
                         f"is known; {MEND}"
                     )
-        attention = part_of(original, layout.home)
-        if not getattr(attention, "batch_first", True) or getattr(attention, "is_causal", False):
-            raise ValueError(
-                f"cannot convert {name}.{layout.home}: its attention is causal, or takes batches "
-                f"second; {MEND}"
-            )
+        _account_attention(original, f"{name}.{layout.home}", layout)
 
     @classmethod
     def left_alone(cls, model: nn.Module, name: str) -> str | None:
@@ -93,7 +89,7 @@ class NamedBlock(EventfulBlock):
     @property
     def heads(self) -> int:
         """H, the number of heads."""
-        return _first(part_of(self, self.layout.home), "num_heads", "num_attention_heads")
+        return _first(part_of(self, self.layout.home), *_HEADS)
 
     @property
     def head_dim(self) -> int:
@@ -260,6 +256,21 @@ def _at_home(module: nn.Module, home: str) -> bool:
     kind = type(module)
     known = kind in ELEMENTWISE or kind.__module__ in (home, "transformers.activations")
     return known or kind.__module__.startswith("torch.nn.modules.")
+
+
+def _account_attention(block: nn.Module, name: str, layout: Layout) -> None:
+    """Check what attention does beside its layers."""
+    attention, layers = part_of(block, layout.home), layout.attention.qkv
+    sizes = {part_of(block, path).out_features for path in layers} if len(layers) == 3 else {0}
+    reasons = {
+        "is causal": getattr(attention, "is_causal", False),
+        "takes batches second": not getattr(attention, "batch_first", True),
+        "has fewer keys than queries": len(sizes) > 1,
+        "says no number of heads": _first(attention, *_HEADS) is None,
+    }
+    for what, so in reasons.items():
+        if so:
+            raise ValueError(f"cannot convert {name}: it {what}; {MEND}")
 
 
 def _unaccounted(block: nn.Module, name: str, parts: list[str]) -> str:
