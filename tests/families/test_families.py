@@ -111,7 +111,7 @@ def test_rows_do_not_see_each_other(family):
         output = run(together, family, frame)
         for row, stream in enumerate(alone):
             for ours, theirs in zip(output, run(stream, family, frame[row : row + 1]), strict=True):
-                if ours.ndim and len(ours) == len(frame):
+                if ours.ndim and len(ours) == len(frame) and len(theirs) == 1:
                     assert relative(ours[row : row + 1], theirs) < double(family)
 
 

@@ -137,6 +137,16 @@ def test_windows_of_sam3_that_need_padding_are_refused():
         stream(torch.randn(1, 3, 20, 20))
 
 
+@pytest.mark.parametrize(
+    ("size", "message"), [((32, 48), "takes square windows"), ((16, 64), "cannot tell the grid")]
+)
+def test_folded_windows_that_are_no_squares_are_refused(size, message):
+    name = "LW-DETR backbone"
+    stream = stream_of(name, build(name), eventful.Auto(share=0.5))
+    with pytest.raises(ValueError, match=message):
+        stream(torch.randn(1, 3, *size))
+
+
 def test_blocks_of_several_shapes_are_refused_under_frame_policies_with_the_way_out():
     stream = stream_of("SAM 2 Hiera", build("SAM 2 Hiera"), eventful.Skip(2))
     with pytest.raises(ValueError, match=r"blocks of one shape.*blocks.3.*where="):
@@ -234,9 +244,6 @@ REFUSED = {
         t.SwinConfig(image_size=16, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2])
     ),
     "reduces its keys": lambda t: t.SegformerModel(t.SegformerConfig(**NARROW)),
-    "folds windows into the batch": lambda t: t.LwDetrViTBackbone(
-        t.LwDetrViTConfig(**RATIO, image_size=16, patch_size=4, num_windows=4)
-    ),
     r"layer.0.mlp.experts.0": lambda t: t.VitPoseBackbone(
         t.VitPoseBackboneConfig(
             **RATIO, part_features=4, image_size=(24, 40), patch_size=(8, 8), num_experts=2

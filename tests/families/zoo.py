@@ -144,6 +144,28 @@ def _got_ocr2(t: Any) -> nn.Module:
     return made.GotOcr2VisionEncoder(t.GotOcr2VisionConfig(**WINDOWS, output_channels=8))
 
 
+def _lw_detr_backbone(t: Any) -> Any:
+    windows = {"num_windows": 4, "window_block_indices": [0, 2], "out_indices": [1, 3]}
+    sizes = {"image_size": 32, "pretrain_image_size": 32, "patch_size": 4}
+    return t.LwDetrViTConfig(**RATIO, **sizes, **windows)
+
+
+def _lw_detr(t: Any) -> nn.Module:
+    config = t.LwDetrConfig(
+        backbone_config=_lw_detr_backbone(t),
+        d_model=16,
+        decoder_ffn_dim=20,
+        decoder_layers=2,
+        decoder_self_attention_heads=2,
+        decoder_cross_attention_heads=2,
+        num_queries=5,
+        projector_scale_factors=[1.0],
+        group_detr=1,
+        num_labels=3,
+    )
+    return t.LwDetrForObjectDetection(config)
+
+
 def _hiera(t: Any) -> nn.Module:
     config = t.Sam2HieraDetConfig(
         hidden_size=8,
@@ -339,6 +361,10 @@ CASES: Mapping[str, Case] = {
         WIDE | {"image_size": 24, "patch_size": 4, "window_size": 2, "global_attn_indexes": [1]},
         size=(3, 24, 24),
     ),
+    "LW-DETR backbone": Case(
+        "transformers", lambda t: t.LwDetrViTBackbone(_lw_detr_backbone(t)), size=(3, 32, 32)
+    ),
+    "LW-DETR": Case("transformers", _lw_detr, size=(3, 32, 32)),
     "torchvision ViT": Case("torchvision", _torchvision),
     "open_clip": Case("open_clip", _open_clip, size=(3, 12, 20)),
     "open_clip, layer scale": Case(
@@ -361,7 +387,7 @@ def build(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
                 weight.add_(0.3 * torch.randn_like(weight))
             elif any(part in key for part in ("position", "pos_emb", "token")):
                 weight.normal_(std=0.6)
-            else:
+            elif weight.numel():
                 weight.normal_(std=1.3 / (weight.numel() / weight.shape[0]) ** 0.5)
             if any(part in key for part in ("q_proj", "query", "in_proj", "qkv")):
                 weight.mul_(2)

@@ -11,11 +11,12 @@ from importlib import import_module
 
 from torch import nn
 
-from eventful.backbones.layouts import GRIDS, REFUSED, TOKENS
+from eventful.backbones.layouts import FOLDED, GRIDS, REFUSED, TOKENS
 from eventful.block.block import EventfulBlock
 
 ADAPTERS = {
     **dict.fromkeys(TOKENS, "eventful.backbones.prenorm:PreNormBlock"),
+    **dict.fromkeys(FOLDED, "eventful.backbones.folded:FoldedBlock"),
     **dict.fromkeys(GRIDS, "eventful.backbones.grid:GridBlock"),
     "timm.models.vision_transformer.Block": "eventful.backbones.timm_vit:TimmBlock",
     "timm.models.vision_transformer_sam.Block": "eventful.backbones.timm_sam:TimmSamBlock",

@@ -87,7 +87,8 @@ def read_blocks(
     seen = {x.untyped_storage().data_ptr() for x in (*_tensors(output), *taken)}
     read = {name for name, x in work.outputs.items() if x.untyped_storage().data_ptr() in seen}
     read |= {name for name in names if _is_hooked(bound.blocks[name])}
-    read |= {a for a, b in pairwise(names) if bound.blocks[b]._forward_pre_hooks}
+    hooked = {name for name in names if bound.blocks[name]._forward_pre_hooks}
+    read |= {a for a, b in pairwise(names) if b in hooked or b not in linked}
     read |= observer.read & set(names)
     if not read:
         raise ValueError("nothing reads what the blocks compute; there is nothing to carry along")
@@ -120,10 +121,10 @@ def token_grid(bound: Bound, x: Tensor, patches: int, needed: bool) -> tuple[int
         ValueError: It cannot be told, and is needed.
     """
     told = binding(next(iter(bound.blocks.values()))).grid
-    if told is not None:
+    height, width = x.shape[-2:] if x.ndim == 4 else (0, 0)
+    if told is not None and not (needed and height and _is_skewed(told, height, width)):
         return told
-    if x.ndim == 4:
-        height, width = x.shape[-2:]
+    if told is None and height:
         for side in _PATCHES:
             for grid in ((height // side, width // side), (-(-height // side), -(-width // side))):
                 if grid[0] * grid[1] == patches:
@@ -134,6 +135,12 @@ def token_grid(bound: Bound, x: Tensor, patches: int, needed: bool) -> tuple[int
             f"which outputs would be moved; Skip(k) and token policies such as TopR(r) need none"
         )
     return 1, patches
+
+
+def _is_skewed(grid: tuple[int, int], height: int, width: int) -> bool:
+    """Whether patches of a grid would be no squares, by more than the padding of one patch."""
+    sides = height / grid[0], width / grid[1]
+    return abs(sides[0] - sides[1]) * min(grid) > max(sides)
 
 
 def reader_norm(bound: Bound, name: str) -> Norm:

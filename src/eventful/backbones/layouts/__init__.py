@@ -5,8 +5,8 @@ parts are called differs between releases of one library, so that is read off it
 (`layout_of`).
 """
 
-from eventful.backbones.layouts.families import FAMILIES, GRIDS, TOKENS, Family
+from eventful.backbones.layouts.families import FAMILIES, FOLDED, GRIDS, TOKENS, Family
 from eventful.backbones.layouts.names import Layout, layout_of
 from eventful.backbones.layouts.refused import REFUSED
 
-__all__ = ["FAMILIES", "GRIDS", "REFUSED", "TOKENS", "Family", "Layout", "layout_of"]
+__all__ = ["FAMILIES", "FOLDED", "GRIDS", "REFUSED", "TOKENS", "Family", "Layout", "layout_of"]

@@ -104,4 +104,5 @@ TOKENS: Mapping[str, Family] = {
     "open_clip.transformer.ResidualAttentionBlock": Family(1, norm="ln_post"),
 }
 GRIDS: Mapping[str, Family] = {path(name): family for name, family in _GRIDS.items()}
-FAMILIES: Mapping[str, Family] = {**TOKENS, **GRIDS}
+FOLDED: Mapping[str, Family] = {path("lw_detr.LwDetrViTLayer"): Family()}
+FAMILIES: Mapping[str, Family] = {**TOKENS, **GRIDS, **FOLDED}

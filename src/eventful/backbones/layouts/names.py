@@ -112,6 +112,7 @@ def _in(path: str, names: str) -> tuple[str, ...]:
 BRANCHES = (
     Branches(("layernorm_before", "layernorm_after")),
     Branches(("layernorm_before", "layernorm_after"), ("lambda_1", "lambda_2")),
+    Branches(("layernorm_before", "layernorm_after"), ("gamma_1", "gamma_2")),
     Branches(("norm1", "norm2")),
     Branches(("norm1", "norm2"), ("layer_scale1.lambda1", "layer_scale2.lambda1")),
     Branches(("norm1", "norm2"), ("ls1.gamma", "ls2.gamma")),
@@ -153,6 +154,7 @@ MLPS = (
     Mlp("mlp.up_proj", "mlp.act_fn", "mlp.down_proj"),
     Mlp("mlp.gate_proj", "mlp.act_fn", "mlp.down_proj", "mlp.up_proj"),
     Mlp("ffn.gate_proj", "ffn.act_fn", "ffn.down_proj", "ffn.up_proj"),
+    Mlp("intermediate.fc1", "intermediate.act", "intermediate.fc2"),
     Mlp("intermediate.dense", "intermediate.intermediate_act_fn", "output.dense"),
     Mlp("mlp.weights_in", None, "mlp.weights_out"),
     Mlp("mlp.c_fc", "mlp.gelu", "mlp.c_proj"),

@@ -8,7 +8,6 @@ from eventful.backbones.layouts.families import path
 
 _BIAS = "adds a learned bias a head and offset to its scores, for which there is no attention form"
 _REDUCED = "reduces its keys by convolutions, which need all tokens"
-_FOLDED = "folds windows into the batch, so its rows are not those of the frame"
 _PACKED = "packs the pictures of a call into one row"
 
 _TRANSFORMERS = {
@@ -20,8 +19,7 @@ _TRANSFORMERS = {
     "pvt_v2.PvtV2BlockLayer": _REDUCED,
     "cvt.CvtLayer": _REDUCED,
     "glpn.GLPNLayer": _REDUCED,
-    "lw_detr.LwDetrViTLayer": _FOLDED,
-    "rf_detr.RfDetrDinov2Layer": _FOLDED,
+    "rf_detr.RfDetrDinov2Layer": "folds windows into the batch, each with a class token of its own",
     "pixtral.PixtralAttentionLayer": _PACKED,
     "qwen2_vl.Qwen2VLVisionBlock": _PACKED,
     "qwen2_5_vl.Qwen2_5_VLVisionBlock": _PACKED,
