@@ -272,6 +272,7 @@ def test_every_family_has_a_model_in_the_zoo():
     assert {path for path in FAMILIES if path.startswith("transformers.")} - found == set()
 
 
+@pytest.mark.skipif(VERSION < (5, 24), reason="some of them are newer")
 def test_every_block_that_is_known_by_name_exists():
     for path in (*FAMILIES, *KNOWN_REFUSED):
         module, _, kind = path.rpartition(".")

@@ -132,6 +132,7 @@ ATTENTIONS = (
     ),
     Attention(_in("attention", "query key value"), "attention.proj"),
     Attention(_in("attention.attention", "query key value"), "attention.output.dense"),
+    Attention(_in("attention.attention", "query key value"), "attention.output"),
     Attention(_in("self_attn", "q_proj k_proj v_proj"), "self_attn.out_proj"),
     Attention(_in("self_attn", "q_proj k_proj v_proj"), "self_attn.projection_layer"),
     Attention(
