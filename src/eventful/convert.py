@@ -211,9 +211,9 @@ def _nothing_found(
     known = any(adapter_for(module) is not None for module in model.modules())
     if known and not alone:
         return "nothing to convert: where=... refused every block"
-    what = f"it holds {', '.join([*beside.values()][:3])}" if beside else "it holds no block"
+    holds = ", ".join([*beside.values()][:3]) or "no transformer block"
     return (
-        f"nothing to convert in this {type(model).__name__}: {what}; known blocks are of "
+        f"nothing to convert in this {type(model).__name__}: it holds {holds}; known blocks are of "
         f"{', '.join(LIBRARIES)}, see eventful.backbones.ADAPTERS"
     )
 
