@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from fnmatch import filter as match_names
@@ -9,11 +10,14 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from eventful.backbones import ADAPTERS, adapter_for
+from eventful.backbones import LIBRARIES, adapter_for, described
+from eventful.backbones.capturing import install
 from eventful.block.block import EventfulBlock, eventful_blocks
 from eventful.block.options import Options
 from eventful.block.state import STAGES, Stage
 from eventful.policies import Auto, FramePolicy, KeepAll, Policy, for_gates
+
+_log = logging.getLogger("eventful")
 
 M = TypeVar("M", bound=nn.Module)
 Where = Callable[[str, nn.Module], bool]
@@ -88,18 +92,21 @@ def convert(
             f"pooling={options.pooling} averages over cells of a token grid, and no block of this "
             f"{type(model).__name__} is told its grid; leave it out"
         )
+    special = {name: adapter.special_tokens(model, name) for name, (_, adapter) in found.items()}
     replacements = {
         name: adapter(
             block,
             _label(name),
-            _prefix_tokens(model, name),
+            special[name][0],
             replace(options, sampling=samples.get(_label(name))),
             {stage: policies[f"{_label(name)}.{stage}"] for stage in stages[name]},
             frame_policy,
             None if taps is None else tuple(taps),
+            special[name][1],
         )
         for name, (block, adapter) in found.items()
     }
+    install(model)
     return _replace(model, replacements).eval()
 
 
@@ -145,29 +152,46 @@ def _blocks_to_convert(
 ) -> dict[str, tuple[nn.Module, type[EventfulBlock]]]:
     """Find the blocks to convert; another block that no adapter knows is an error."""
     found: dict[str, tuple[nn.Module, type[EventfulBlock]]] = {}
-    unknown: list[str] = []
+    unknown: dict[str, nn.Module] = {}
+    alone: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         adapter = adapter_for(module)
         if adapter is None and not _looks_like_a_block(model, name, module):
             continue
-        if where is not None and not where(_label(name), module):
+        reason = None if adapter is None else adapter.left_alone(model, name)
+        if reason is not None:
+            alone[name] = reason
+        elif where is not None and not where(_label(name), module):
             continue
-        if adapter is None:
-            unknown.append(f"{name} (a {_type(module)})")
+        elif adapter is None:
+            unknown[name] = module
         else:
             found[name] = module, adapter
     if not found:
-        raise ValueError(_nothing_found(model, unknown))
-    if unknown:
+        raise ValueError(_nothing_found(model, unknown, alone))
+    lists = {name.rpartition(".")[0] for name in found}
+    beside = [f"{n} ({described(m)})" for n, m in unknown.items() if n.rpartition(".")[0] in lists]
+    if beside:
         raise ValueError(
-            f"cannot convert {', '.join(unknown[:3])}: no adapter knows this type; leave it out "
+            f"cannot convert {', '.join(beside[:3])}: no adapter knows this type; leave it out "
             f"with where=..., or write an adapter (CONTRIBUTING.md)"
         )
     modules = [id(module) for module, _ in found.values()]
     twice = [name for name, (module, _) in found.items() if modules.count(id(module)) > 1]
     if twice:
         raise ValueError(f"cannot convert {', '.join(twice)}: these are one block, used twice")
+    _report(alone | {name: described(module) for name, module in unknown.items()})
     return found
+
+
+def _report(alone: Mapping[str, str]) -> None:
+    """Say once, in the log, which lists of blocks stay as they are, and why."""
+    reasons: dict[tuple[str, str], int] = {}
+    for name, reason in alone.items():
+        key = name.rpartition(".")[0], reason
+        reasons[key] = reasons.get(key, 0) + 1
+    for (blocks, reason), count in reasons.items():
+        _log.warning("left as they are: %d blocks of %s (%s)", count, blocks or "the model", reason)
 
 
 def _looks_like_a_block(model: nn.Module, name: str, module: nn.Module) -> bool:
@@ -179,12 +203,19 @@ def _looks_like_a_block(model: nn.Module, name: str, module: nn.Module) -> bool:
     return attends or any(adapter_for(sibling) is not None for sibling in parent.children())
 
 
-def _nothing_found(model: nn.Module, unknown: list[str]) -> str:
-    known = ", ".join(ADAPTERS)
-    if any(adapter_for(module) is not None for module in model.modules()):
+def _nothing_found(
+    model: nn.Module, unknown: Mapping[str, nn.Module], alone: Mapping[str, str]
+) -> str:
+    beside = {name: f"{name} ({reason})" for name, reason in alone.items()}
+    beside |= {name: f"{name} ({described(module)})" for name, module in unknown.items()}
+    known = any(adapter_for(module) is not None for module in model.modules())
+    if known and not alone:
         return "nothing to convert: where=... refused every block"
-    what = f"it holds {', '.join(unknown[:3])}" if unknown else "it holds no transformer block"
-    return f"nothing to convert in this {type(model).__name__}: {what}; known blocks are {known}"
+    holds = ", ".join([*beside.values()][:3]) or "no transformer block"
+    return (
+        f"nothing to convert in this {type(model).__name__}: it holds {holds}; known blocks are of "
+        f"{', '.join(LIBRARIES)}, see eventful.backbones.ADAPTERS"
+    )
 
 
 def _sampling(sampling: int | Mapping[str, int] | None, names: list[str]) -> dict[str, int]:
@@ -200,16 +231,6 @@ def _sampling(sampling: int | Mapping[str, int] | None, names: list[str]) -> dic
     return chosen
 
 
-def _prefix_tokens(model: nn.Module, name: str) -> int:
-    """Read the number of class and register tokens off the closest module that states it."""
-    parts = name.split(".")
-    for end in range(len(parts), -1, -1):
-        count = getattr(model.get_submodule(".".join(parts[:end])), "num_prefix_tokens", None)
-        if isinstance(count, int):
-            return count
-    return 0
-
-
 def _replace(model: M, replacements: Mapping[str, nn.Module]) -> M:
     for name, replacement in replacements.items():
         if not name:
@@ -222,7 +243,3 @@ def _replace(model: M, replacements: Mapping[str, nn.Module]) -> M:
 def _label(name: str) -> str:
     """The name of a block in gate names, also where the model is the block."""
     return name or "block"
-
-
-def _type(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import eventful
-from eventful.backbones import ADAPTERS
+from eventful.backbones import LIBRARIES
 from eventful.block.options import Options
 from tests.zoo import build, clip
 
@@ -94,7 +94,7 @@ def test_a_model_is_converted_once():
 def test_a_model_without_a_known_block_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="nothing to convert in this ResNet") as error:
         eventful.convert(timm.create_model("test_resnet"), POLICY)
-    assert all(kind in str(error.value) for kind in ADAPTERS)
+    assert all(kind in str(error.value) for kind in LIBRARIES)
 
 
 def test_a_model_of_unknown_blocks_alone_is_refused_by_name():
@@ -144,10 +144,6 @@ def put_beside(model):
     return model, "blocks.1"
 
 
-def put_in_a_second_tower(model):
-    return Twice(model, strange_tower()), "second.0"
-
-
 def put_subclass_beside(model):
     """A subclass of a known block may compute something else."""
     block = model.blocks[1]
@@ -155,16 +151,25 @@ def put_subclass_beside(model):
     return model, "blocks.1"
 
 
-@pytest.mark.parametrize("put", [put_beside, put_in_a_second_tower, put_subclass_beside])
+@pytest.mark.parametrize("put", [put_beside, put_subclass_beside])
 def test_an_unknown_block_is_refused_unless_left_out(put):
     model, place = put(build("plain"))
     before = dict(model.named_modules())
     with pytest.raises(ValueError, match=rf"cannot convert {place} \(a .*\): no adapter knows"):
         eventful.convert(model, POLICY)
     assert dict(model.named_modules()) == before
-    eventful.convert(model, POLICY, where=lambda name, _: "second" not in name and name != place)
+    eventful.convert(model, POLICY, where=lambda name, _: name != place)
     assert eventful.Stream(model).gates
     assert model.get_submodule(place) is before[place]
+
+
+def test_a_list_of_unknown_blocks_is_left_alone_and_reported(caplog):
+    model = Twice(build("plain"), strange_tower())
+    before = [*model.second]
+    eventful.convert(model, POLICY)
+    assert kinds(model.first) == ["TimmBlock"] * 3
+    assert [*model.second] == before
+    assert "left as they are: 2 blocks of second (a " in caplog.text
 
 
 def test_two_towers_are_both_converted():

@@ -23,9 +23,8 @@ from timm.layers import activations as timm_activations
 from timm.models.eva import EvaAttention
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules import activation as torch_activations
 
-from eventful.backbones.inventory import Types, account
+from eventful.backbones.inventory import ELEMENTWISE, Types, account, elementwise
 from eventful.block.block import EventfulBlock, TokenOperations
 from eventful.block.state import Place, Stage
 
@@ -46,16 +45,7 @@ DROPOUT: Types = (nn.Dropout, nn.Identity)
 DROP_PATH: Types = (DropPath, nn.Identity)
 LAYER_SCALE: Types = (LayerScale, nn.Identity)
 MLPS: Types = (Mlp, GluMlp, SwiGLU)
-_NOT_ELEMENTWISE = ("MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "GLU")
-_ELEMENTWISE: Types = tuple(
-    kind
-    for module in (torch_activations, timm_activations)
-    for kind in vars(module).values()
-    if isinstance(kind, type)
-    and issubclass(kind, nn.Module)
-    and kind.__name__
-    not in ("MultiheadAttention", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "GLU")
-)
+_ELEMENTWISE: Types = (*ELEMENTWISE, *elementwise(timm_activations))
 
 
 class TimmParts(EventfulBlock):

@@ -51,7 +51,7 @@ def state_bytes(blocks: Blocks) -> int:
 def choices(blocks: Blocks) -> dict[str, int]:
     """How many tokens each gate's policy chooses from; a gate is known from its first frame on."""
     return {
-        f"{name}.{stage}": gate.reference.shape[1] - block.token_gate.prefix
+        f"{name}.{stage}": gate.reference.shape[1] - block.token_gate.always
         for name, block in blocks.items()
         for stage, gate in binding(block).state.gates.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -43,19 +43,22 @@ class EventfulBlock(nn.Module, ABC):
         policies: dict[Stage, Policy],
         frame_policy: FramePolicy | None = None,
         taps: tuple[str, ...] | None = None,
+        suffix_tokens: int = 0,
     ) -> None:
         self.account(original, name)
-        if options.sampling is not None and (self.has_grid or prefix_tokens < 1):
+        whole = self.has_grid or prefix_tokens < 1 or suffix_tokens > 0
+        if options.sampling is not None and whole:
             raise ValueError(
                 f"cannot convert {name} with sampling=...: tokens are chosen by the class token's "
                 f"attention, and what is left has no grid; this model has "
-                f"{'a grid' if self.has_grid else 'no class token'}"
+                f"{_why_whole(self.has_grid, prefix_tokens)}"
             )
         super().__init__()
         vars(self).update(vars(original))  # the same parameters, submodules and hooks
         self._original = (original,)  # in a tuple: not a submodule, not in the state dict
         self.name = name
         self.prefix_tokens = prefix_tokens
+        self.suffix_tokens = suffix_tokens
         self.options = options
         self.default_policies = policies
         self.frame_policy = frame_policy
@@ -79,6 +82,29 @@ class EventfulBlock(nn.Module, ABC):
         Raises:
             ValueError: It holds something else; the message names it.
         """
+
+    @classmethod
+    def left_alone(cls, model: nn.Module, name: str) -> str | None:
+        """Say why a block of a model is not to be converted although its type is known, if so."""
+        return None
+
+    @classmethod
+    def special_tokens(cls, model: nn.Module, name: str) -> tuple[int, int]:
+        """Count the class, register and other tokens in front of the patches and behind them.
+
+        Those in front are read off the closest module that states them as `num_prefix_tokens`.
+        """
+        parts = name.split(".")
+        for end in range(len(parts), -1, -1):
+            count = getattr(model.get_submodule(".".join(parts[:end])), "num_prefix_tokens", None)
+            if isinstance(count, int):
+                return count, 0
+        return 0, 0
+
+    @property
+    def final_norms(self) -> tuple[str, ...]:
+        """What the model calls the norm that it puts behind its last block."""
+        return ("norm",)
 
     @property
     @abstractmethod
@@ -167,8 +193,9 @@ class EventfulBlock(nn.Module, ABC):
     @property
     def token_gate(self) -> TokenGate:
         """The gate that the options describe."""
-        prefix = self.prefix_tokens if self.options.prefix == "always" else 0
-        return TokenGate(self.options.gate, prefix, self.options.measure)
+        always = self.options.prefix == "always"
+        prefix, suffix = (self.prefix_tokens, self.suffix_tokens) if always else (0, 0)
+        return TokenGate(self.options.gate, prefix, self.options.measure, suffix)
 
     @property
     def updated(self) -> dict[Stage, Index]:
@@ -235,6 +262,17 @@ class EventfulBlock(nn.Module, ABC):
         return 3 * self.heads * self.head_dim
 
 
+def _why_whole(has_grid: bool, prefix_tokens: int) -> str:
+    if has_grid:
+        return "a grid"
+    return "tokens behind the patches" if prefix_tokens else "no class token"
+
+
 def eventful_blocks(model: nn.Module) -> dict[str, EventfulBlock]:
     """List a converted model's eventful blocks by their path in it, in order."""
     return {path: m for path, m in model.named_modules() if isinstance(m, EventfulBlock)}
+
+
+def tokens_of(output: Any) -> Tensor:
+    """The tokens that a block gives, where some give further values behind them."""
+    return output[0] if isinstance(output, tuple) else output

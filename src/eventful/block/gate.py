@@ -80,6 +80,7 @@ class TokenGate:
         measure_by: What the policy picks by: "error", the norm of e; "relative", that over the norm
             of u; "age" or "relative-age", either times the frames since the token was let through,
             so that a small error that lasts is let through in the end.
+        suffix: Tokens at the back that are always let through too.
 
     Example:
         >>> from eventful.policies import TopR
@@ -94,12 +95,18 @@ class TokenGate:
     kind: GateKind = "token"
     prefix: int = 0
     measure_by: Measure = "error"
+    suffix: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in ("token", "stgt"):
             raise ValueError(f"gate must be 'token' or 'stgt', got {self.kind!r}")
         if self.measure_by not in MEASURES:
             raise ValueError(f"measure must be one of {MEASURES}, got {self.measure_by!r}")
+
+    @property
+    def always(self) -> int:
+        """Tokens that are let through whatever the policy picks."""
+        return self.prefix + self.suffix
 
     def new_state(self, c: Tensor, dtype: torch.dtype | None = None) -> GateState:
         """Take a whole tensor c (batch, tokens, dim) in, as on the first frame.
@@ -137,7 +144,7 @@ class TokenGate:
         Args:
             state: Changed in place.
             c: (batch, tokens, dim) the frame's values.
-            policy: Picks among the tokens behind the prefix.
+            policy: Picks among the tokens between prefix and suffix.
             error: (batch, tokens) from `measure`.
             flush: Batch rows of which every token is let through.
             undo: Keep what is overwritten, for `GateState.undo_`.
@@ -147,7 +154,8 @@ class TokenGate:
             it.
         """
         rank = self._rank(state, error)
-        index = policy.select(rank[:, self.prefix :]).after_prefix(self.prefix).with_rows(flush)
+        patches = rank[:, self.prefix : rank.shape[1] - self.suffix]
+        index = policy.select(patches).between(self.prefix, self.suffix).with_rows(flush)
         state.error, state.index = error, index
         state.before_all = (state.size, state.age) if undo else (None, None)
         self._note(state, c, index)

@@ -52,7 +52,7 @@ def _flush(block: EventfulBlock, x: Tensor) -> list[int]:
     c = x if block.options.gate_before_norm else block.norm_1(x)
     frame.seen = None if frame.fixed else c  # a compiled update fuses the norm and does it again
     reference = block.binding.state.gates["qkv"].reference
-    patches = slice(block.prefix_tokens, None)
+    patches = slice(block.prefix_tokens, reference.shape[1] - block.suffix_tokens)
     return frame.on_first_gate(reference[:, patches], c[:, patches])
 
 

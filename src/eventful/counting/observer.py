@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from eventful.block.block import EventfulBlock
+from eventful.block.block import EventfulBlock, tokens_of
 from eventful.ops.recompute import OPERATORS
 
 
@@ -141,10 +141,10 @@ def outside(blocks: list[EventfulBlock]) -> Iterator[Observer]:
     observer = Observer()
 
     def unobserved(name: str, forward: Any) -> Any:
-        def wrapper(*args: Any, **kwargs: Any) -> Tensor:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
             with observer.paused():
                 output = forward(*args, **kwargs)
-            observer.watched[output.untyped_storage().data_ptr()] = name
+            observer.watched[tokens_of(output).untyped_storage().data_ptr()] = name
             return output
 
         return wrapper

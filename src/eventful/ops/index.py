@@ -127,16 +127,22 @@ class Index:
 
     def after_prefix(self, prefix: int) -> Index:
         """Move a set over patch tokens behind `prefix` tokens that are always selected."""
-        if prefix == 0:
+        return self.between(prefix, 0)
+
+    def between(self, prefix: int, suffix: int) -> Index:
+        """Put tokens that are always selected in front of a set over patch tokens and behind it."""
+        if prefix == suffix == 0:
             return self
         if self.is_even:
-            always = torch.arange(prefix, device=self.flat.device).expand(len(self.counts), -1)
-            positions = torch.cat([always, self.even_positions() + prefix], dim=1)
-            tokens = self.tokens + prefix
-            counts = (positions.shape[1],) * len(self.counts)
+            tokens, rows = prefix + self.tokens + suffix, len(self.counts)
+            places = torch.arange(tokens, device=self.flat.device).expand(rows, -1)
+            front, back = places[:, :prefix], places[:, tokens - suffix :]
+            positions = torch.cat([front, self.even_positions() + prefix, back], dim=1)
+            counts = (positions.shape[1],) * rows
             return Index(flatten_positions(positions, tokens), counts, tokens)
         mask = self.mask()
-        return Index.from_mask(torch.cat([mask.new_ones(len(mask), prefix), mask], dim=1))
+        front, back = (mask.new_ones(len(mask), count) for count in (prefix, suffix))
+        return Index.from_mask(torch.cat([front, mask, back], dim=1))
 
     def with_rows(self, rows: list[int]) -> Index:
         """Add every token of the given batch rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from eventful.counting import Observer, outside
 from eventful.counting.account import Account
 from eventful.policies import FramePolicy
 from eventful.stream.checked import checked
+
+_FRAMES = "pixel_values", "pixel_values_videos"  # transformers' names of the frame
 
 
 class Bound:
@@ -36,7 +39,7 @@ class Bound:
 
     Raises:
         ValueError: The model is not converted, has been changed since in a way that its adapter
-            does not know, or has no such method.
+            does not know, has no weights, or has no such method.
     """
 
     def __init__(self, model: nn.Module, method: str, frame: Frame) -> None:
@@ -52,8 +55,11 @@ class Bound:
             raise ValueError(
                 "this model holds no eventful block; call eventful.convert(model) first"
             )
+        if self.weight.is_meta:
+            raise ValueError("this model's weights are on the meta device; load them first")
         self.account = Account(self.blocks)
         self._call = _method(self.module, method)
+        self._frame_name = _frame_name(self._call)
         self._held = [
             tensors
             for module in model.modules()
@@ -137,7 +143,10 @@ class Bound:
         for block in self.blocks.values():
             binding(block).runs = 0
         start = now(x)
-        output = self._call(x, **inputs)
+        if self._frame_name is None:
+            output = self._call(x, **inputs)
+        else:
+            output = self._call(**{self._frame_name: x}, **inputs)
         seconds = now(x) - start
         runs = {name: binding(block).runs for name, block in self.blocks.items()}
         odd = {name: count for name, count in runs.items() if count != 1}
@@ -184,6 +193,13 @@ class Bound:
     def state_bytes(self) -> int:
         """Memory of what the blocks remember."""
         return state_bytes(self.blocks)
+
+
+def _frame_name(call: Callable[..., Any]) -> str | None:
+    """What a model calls its frame, where its first argument may be another one."""
+    target = call.forward if isinstance(call, nn.Module) else call
+    names = inspect.signature(target).parameters
+    return next((name for name in _FRAMES if name in names), None)
 
 
 def now(x: Tensor) -> float:

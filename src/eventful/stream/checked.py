@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eventful.block.bindings import binding
-from eventful.block.block import EventfulBlock
+from eventful.block.block import EventfulBlock, tokens_of
 
 # Relative error of a block's output that rounding explains: some hundred roundings of the dtype.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -35,13 +36,14 @@ def checked(blocks: list[EventfulBlock], check: bool) -> Iterator[None]:
             vars(block).pop("forward", None)
 
 
-def _compared(block: EventfulBlock, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def wrapper(*args: Any, **kwargs: Any) -> Tensor:
+def _compared(block: EventfulBlock, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
         if binding(block).runs > 1:  # which the stream refuses by itself
             return output
         off = _off(output, _without_hooks(block.original).forward(*args, **kwargs))
-        allowed = max(TOLERANCE.get(dtype, 0.03) for dtype in _roundings(block, output))
+        found = _roundings(block, tokens_of(output))
+        allowed = max(TOLERANCE.get(dtype, 0.03) for dtype in found)
         if not off <= allowed and _hooked(block.original):  # a hook may change what comes out
             off = _off(output, block.original.forward(*args, **kwargs))
         if not off <= allowed:
@@ -56,7 +58,10 @@ def _compared(block: EventfulBlock, forward: Callable[..., Tensor]) -> Callable[
     return wrapper
 
 
-def _off(output: Tensor, expected: Tensor) -> float:
+def _off(output: Any, expected: Any) -> float:
+    if isinstance(output, tuple) != isinstance(expected, tuple):
+        return math.inf  # the model would read something else
+    output, expected = tokens_of(output), tokens_of(expected)
     wide = torch.promote_types(output.dtype, torch.float32)
     size = expected.to(wide).norm().clamp_min(torch.finfo(wide).tiny)
     return ((output.to(wide) - expected.to(wide)).norm() / size).item()

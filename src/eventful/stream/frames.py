@@ -75,7 +75,8 @@ class Frames(Engine):
         """How the model's blocks hang together, once the first frame has told it."""
         if self._taps is None:
             return None
-        return Layout(self._taps.grid, self._taps.prefix, tuple(self._taps.norms), self._linked)
+        taps = self._taps
+        return Layout(taps.grid, taps.prefix, tuple(taps.norms), self._linked, taps.suffix)
 
     def accepts(self, policy: FramePolicy) -> bool:
         """Whether what is remembered serves another policy too."""
@@ -99,8 +100,9 @@ class Frames(Engine):
             work, output, seconds, observer = self._trace(x, inputs)
             first = work.outputs[names[0]]
             rows, tokens = self._check_rows(len(first), x), first.shape[1]
-            prefix = self.bound.blocks[names[0]].prefix_tokens
-            grid = token_grid(self.bound, x, tokens - prefix, images is not None)
+            block = self.bound.blocks[names[0]]
+            prefix, suffix = block.prefix_tokens, block.suffix_tokens
+            grid = token_grid(self.bound, x, tokens - prefix - suffix, images is not None)
             linked = linked_blocks(work, observer)
             taps = read_blocks(self.bound, work, output, observer, linked)
             if observer.written & set(taps):  # what was noted has been written over
@@ -111,12 +113,13 @@ class Frames(Engine):
             decisions = schedule.decide(images, dict.fromkeys(range(rows), reason))
         self._running = True
         self._rows, self._tokens, self._linked = rows, tokens, linked
-        self._taps = Taps(prefix, grid, {name: reader_norm(self.bound, name) for name in taps})
+        norms = {name: reader_norm(self.bound, name) for name in taps}
+        self._taps = Taps(prefix, grid, norms, suffix)
         self._taps.start(work.outputs, self._dtype)
         self.bound.account.outside = observer.total
         self.bound.account.measure(self._tokens)
         if isinstance(self.policy, Auto):
-            schedule.set_costs(self._given or self._find_costs(x, images, inputs, prefix))
+            schedule.set_costs(self._given or self._find_costs(x, images, inputs))
         self._schedule = schedule
         for row, decision in enumerate(decisions):
             schedule.done(row, decision, None)
@@ -135,16 +138,14 @@ class Frames(Engine):
         fixed = not any(isinstance(x, Tensor) for x in tree_leaves(dict(inputs)))
         self._last = _copy(output) if fixed else None  # else it may depend on what changes
 
-    def _find_costs(
-        self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], prefix: int
-    ) -> Costs:
+    def _find_costs(self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any]) -> Costs:
         """Count operations where a share of them is asked for; else measure time."""
+        assert self._taps is not None
         if isinstance(self.policy, Auto) and self.policy.share is not None:
-            return counted_costs(self.bound.account, prefix, self._rows)
+            return counted_costs(self.bound.account, self._taps.special, self._rows)
         shape = tuple(x.shape)
         if shape not in self._measured:
             assert images is not None
-            assert self._taps is not None
             args = self.bound, x, images, inputs, self._taps, self._linked
             self._measured[shape] = timed_costs(*args)
         return self._measured[shape]
@@ -212,13 +213,16 @@ class Frames(Engine):
     def _index(self, decisions: Sequence[Decision], device: torch.device) -> Index:
         """The tokens that the blocks compute, of all rows."""
         assert self._taps is not None
-        prefix = torch.arange(self._taps.prefix, device=device)
+        places = torch.arange(self._tokens, device=device)
+        prefix = places[: self._taps.prefix]
+        suffix = places[self._tokens - self._taps.suffix :]
         rows = []
         for decision in decisions:
             if decision.kind == "dense":
-                rows.append(torch.arange(self._tokens, device=device))
+                rows.append(places)
             elif decision.patches is not None:
-                rows.append(torch.cat([prefix, decision.patches.to(device) + len(prefix)]))
+                patches = decision.patches.to(device) + len(prefix)
+                rows.append(torch.cat([prefix, patches, suffix]))
             else:
                 rows.append(prefix[:0])
         return Index.from_rows(rows, self._tokens)
@@ -235,7 +239,7 @@ class Frames(Engine):
         account, rows = self.bound.account, []
         used = Operations()
         for row, (decision, found) in enumerate(zip(decisions, compared, strict=True)):
-            active = 0 if decision.patches is None else len(decision.patches) + self._taps.prefix
+            active = 0 if decision.patches is None else len(decision.patches) + self._taps.special
             active = self._tokens if decision.kind == "dense" else active
             used += account.passed(active)
             error = None if found is None else found.shown
@@ -286,6 +290,7 @@ class Frames(Engine):
                 "linked": sorted(self._linked),
                 "taps": list(self._taps.norms),
                 "prefix": self._taps.prefix,
+                "suffix": self._taps.suffix,
                 "grid": list(self._taps.grid),
                 "tokens": self._tokens,
                 "rows": self._rows,
@@ -302,7 +307,7 @@ class Frames(Engine):
         self._linked, self._tokens = frozenset(layout["linked"]), layout["tokens"]
         self._rows, grid = layout["rows"], tuple(layout["grid"])
         norms = {name: reader_norm(self.bound, name) for name in layout["taps"]}
-        self._taps = Taps(layout["prefix"], grid, norms)
+        self._taps = Taps(layout["prefix"], grid, norms, layout["suffix"])
         self._taps.load(tensors["taps"])
         self._schedule = Schedule(self.policy, grid, self._cuts)
         self._schedule.load(content["schedule"], tensors["views"])

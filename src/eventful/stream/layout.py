@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from eventful.backbones.capturing import is_capturing
 from eventful.block.bindings import binding
+from eventful.block.block import EventfulBlock
 from eventful.block.state import Pass
 from eventful.counting import Observer
 from eventful.stream.bound import Bound
@@ -24,6 +26,7 @@ class Layout(NamedTuple):
     Attributes:
         grid: Height and width of the grid of patch tokens.
         prefix: Class and register tokens in front of them.
+        suffix: Further tokens behind them.
         taps: Blocks whose outputs something else than the next block reads.
         linked: Blocks that take the output of the block before as it is; to the others all
             tokens are handed.
@@ -33,6 +36,7 @@ class Layout(NamedTuple):
     prefix: int
     taps: tuple[str, ...]
     linked: frozenset[str]
+    suffix: int = 0
 
 
 def linked_blocks(work: Pass, observer: Observer) -> frozenset[str]:
@@ -82,8 +86,9 @@ def read_blocks(
     taken = [work.inputs[name] for name in names if name not in linked]
     seen = {x.untyped_storage().data_ptr() for x in (*_tensors(output), *taken)}
     read = {name for name, x in work.outputs.items() if x.untyped_storage().data_ptr() in seen}
-    read |= {name for name in names if bound.blocks[name]._forward_hooks}
-    read |= {a for a, b in pairwise(names) if bound.blocks[b]._forward_pre_hooks}
+    read |= {name for name in names if _is_hooked(bound.blocks[name])}
+    hooked = {name for name in names if bound.blocks[name]._forward_pre_hooks}
+    read |= {a for a, b in pairwise(names) if b in hooked or b not in linked}
     read |= observer.read & set(names)
     if not read:
         raise ValueError("nothing reads what the blocks compute; there is nothing to carry along")
@@ -117,10 +122,10 @@ def token_grid(bound: Bound, x: Tensor, patches: int, needed: bool) -> tuple[int
         ValueError: It cannot be told, and is needed.
     """
     told = binding(next(iter(bound.blocks.values()))).grid
-    if told is not None:
+    height, width = x.shape[-2:] if x.ndim == 4 else (0, 0)
+    if told is not None and not (needed and height and _is_skewed(told, height, width)):
         return told
-    if x.ndim == 4:
-        height, width = x.shape[-2:]
+    if told is None and height:
         for side in _PATCHES:
             for grid in ((height // side, width // side), (-(-height // side), -(-width // side))):
                 if grid[0] * grid[1] == patches:
@@ -137,15 +142,28 @@ def token_grid(bound: Bound, x: Tensor, patches: int, needed: bool) -> tuple[int
     return 1, patches
 
 
+def _is_skewed(grid: tuple[int, int], height: int, width: int) -> bool:
+    """Whether patches of a grid would be no squares, by more than the padding of one patch."""
+    sides = height / grid[0], width / grid[1]
+    return abs(sides[0] - sides[1]) * min(grid) > max(sides)
+
+
 def reader_norm(bound: Bound, name: str) -> Norm:
     """The final norm that stands behind a block's list, if there is one; else nothing."""
-    parent = bound.module
-    for part in name.split(".")[:-2]:
-        parent = getattr(parent, part)
-    norm = getattr(parent, "norm", None)
-    weight = getattr(norm, "weight", None)
-    fits = isinstance(weight, Tensor) and weight.shape == (bound.blocks[name].dim,)
-    return norm if isinstance(norm, nn.Module) and fits else _as_is
+    block, path = bound.blocks[name], name.split(".")[:-1]
+    for end in range(len(path) - 1, -1, -1):
+        holder = bound.module.get_submodule(".".join(path[:end]))
+        for norm in (getattr(holder, known, None) for known in block.final_norms):
+            weight = getattr(norm, "weight", None)
+            fits = isinstance(weight, Tensor) and weight.shape == (block.dim,)
+            if isinstance(norm, nn.Module) and fits:
+                return norm
+    return _as_is
+
+
+def _is_hooked(block: EventfulBlock) -> bool:
+    """Whether someone looks at what a block gives; a hook that records on demand is no reader."""
+    return not all(map(is_capturing, block._forward_hooks.values()))
 
 
 def _as_is(x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def counted_costs(account: Account, prefix: int, rows: int) -> Costs:
 
     Args:
         account: Of the stream, its sizes known.
-        prefix: Class and register tokens.
+        prefix: Class and register tokens, and others that are no patches.
         rows: Batch rows of a frame.
     """
     outside = account.outside / rows
@@ -63,7 +63,7 @@ def timed_costs(
     """
     height, width = taps.grid
     patches, rows = height * width, len(x)
-    tokens = taps.prefix + patches
+    tokens = taps.special + patches
     flow = Flow()
     small = flow.smaller(images[:1])
     view = View.of(flow, taps.grid, small)
@@ -97,7 +97,7 @@ def timed_costs(
     try:
         motion = milliseconds(look, rows=1)
         few, many = (max(1, int(share * patches)) for share in SHARES)
-        some, more = (milliseconds(lambda n=n: run(taps.prefix + n, True)) for n in (few, many))
+        some, more = (milliseconds(lambda n=n: run(taps.special + n, True)) for n in (few, many))
         token = max(1e-9, (more - some) / max(1, many - few))
         held = milliseconds(lambda: run(0, False))
         return Costs(

@@ -36,6 +36,7 @@ class Taps:
         prefix: Class and register tokens, in front of the patches. They are held, not moved.
         grid: Height and width of the token grid.
         norms: What the reader of each tap puts before it; errors are measured after it.
+        suffix: Tokens behind the patches, which are held too.
         dense: For each row, (1, tokens, dim) of its last dense frame.
         fresh: The same of its last frame on which tokens were recomputed.
         shown: The same of what was last shown.
@@ -44,9 +45,15 @@ class Taps:
     prefix: int
     grid: tuple[int, int]
     norms: Mapping[str, Norm]
+    suffix: int = 0
     dense: dict[str, list[Tensor]] = field(default_factory=dict)
     fresh: dict[str, list[Tensor]] = field(default_factory=dict)
     shown: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def special(self) -> int:
+        """Tokens that are no patches."""
+        return self.prefix + self.suffix
 
     def start(self, outputs: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
         """Take in the outputs of a frame that is dense in every row."""
@@ -103,7 +110,8 @@ class Taps:
         instead = self._moved(name, row, look), self.dense[name][row]
         off = [norm(tokens.to(output.dtype)).float() - exact for tokens in instead]
         shown, change = (x[0].square().sum(-1) / size for x in off)
-        return Compared(shown.sum().sqrt().item(), shown[self.prefix :], change[self.prefix :])
+        patches = self._places(len(shown))
+        return Compared(shown.sum().sqrt().item(), shown[patches], change[patches])
 
     def _moved(self, name: str, row: int, look: Look) -> Tensor:
         """A row's tokens (1, tokens, dim) where the frame shows them."""
@@ -111,11 +119,17 @@ class Taps:
         if look.drift is not None:
             fresh = carry(self._patches(self.fresh[name][row]), look.drift)
             patches = torch.where(look.fresh[..., None], fresh, patches)
-        prefix = self.shown[name][row][:, : self.prefix]
-        return torch.cat([prefix, patches.flatten(1, 2)], dim=1)
+        held = self.shown[name][row]
+        places = self._places(held.shape[1])
+        front, back = held[:, : places.start], held[:, places.stop :]
+        return torch.cat([front, patches.flatten(1, 2), back], dim=1)
 
     def _patches(self, tokens: Tensor) -> Tensor:
-        return tokens[:, self.prefix :].unflatten(1, self.grid)
+        return tokens[:, self._places(tokens.shape[1])].unflatten(1, self.grid)
+
+    def _places(self, tokens: int) -> slice:
+        """Where the patches stand among so many tokens."""
+        return slice(self.prefix, tokens - self.suffix)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is remembered, by name."""
