@@ -297,7 +297,7 @@ class Frames(Engine):
         layout = content["layout"]
         tensors = snapshots.copies(content["tensors"], device)
         for name, block in self.bound.blocks.items():
-            binding(block).state = BlockState(kv=tensors.get(name, {}).get("kv"))
+            binding(block).state = BlockState.from_tensors(tensors.get(name, {}), 0)
             binding(block).grid = content["grids"][name]
         self._linked, self._tokens = frozenset(layout["linked"]), layout["tokens"]
         self._rows, grid = layout["rows"], tuple(layout["grid"])

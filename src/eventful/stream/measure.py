@@ -93,7 +93,7 @@ def timed_costs(
     states = {name: binding(block).state for name, block in bound.blocks.items()}
     for block in bound.blocks.values():
         kv = binding(block).state.kv
-        binding(block).state = BlockState(kv=None if kv is None else kv.clone())
+        binding(block).state = BlockState(kv=None if kv is None else kv.copy())
     try:
         motion = milliseconds(look, rows=1)
         few, many = (max(1, int(share * patches)) for share in SHARES)
