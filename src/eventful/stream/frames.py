@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from eventful.block.state import BlockState, Pass
 from eventful.counting import Observer, Operations
 from eventful.ops import Index
 from eventful.policies import Auto, FramePolicy
+from eventful.runtimes.passes import Passes
 from eventful.stream import snapshots
 from eventful.stream.bound import Bound, now
 from eventful.stream.costs import Costs, Unit
@@ -36,6 +38,7 @@ class Frames(Engine):
         check: Hold blocks to their originals on first frames.
         state_dtype: What tokens, keys and values are kept in; None keeps them as they come.
         costs: What frames cost; None finds out where the policy asks for it.
+        passes: Runs frames after the first in a runtime; None leaves them to PyTorch.
     """
 
     def __init__(
@@ -46,11 +49,12 @@ class Frames(Engine):
         check: bool,
         state_dtype: torch.dtype | None,
         costs: Costs | None,
+        passes: Passes | None = None,
     ) -> None:
         super().__init__(bound, check)
         _check_costs(policy, costs)
         self.policy = policy
-        self._cuts, self._dtype, self._given = cuts, state_dtype, costs
+        self._cuts, self._dtype, self._given, self._passes = cuts, state_dtype, costs, passes
         self._linked: frozenset[str] = frozenset()
         self._schedule: Schedule | None = None
         self._taps: Taps | None = None
@@ -115,6 +119,7 @@ class Frames(Engine):
         self._taps.start(work.outputs, self._dtype)
         self.bound.account.outside = observer.total
         self.bound.account.measure(self._tokens)
+        self._hand_over(x, inputs, work, output)
         if isinstance(self.policy, Auto):
             schedule.set_costs(self._given or self._find_costs(x, images, inputs, prefix))
         self._schedule = schedule
@@ -123,6 +128,19 @@ class Frames(Engine):
         self._end(output, inputs)
         self._note(decisions)
         return output, self._report(seconds, decisions, [None] * self._rows)
+
+    def _hand_over(self, x: Tensor, inputs: Mapping[str, Any], work: Pass, output: Any) -> None:
+        """Make a runtime's graphs, if there is one, and hold them to what PyTorch computed."""
+        if self._passes is None:
+            return
+        if self.bound.changed:
+            self._passes.forget()
+        assert self._taps is not None
+        taps, linked = frozenset(self._taps.norms), self._linked
+        first = {name: y for name, y in work.outputs.items() if name in taps}
+        work = replace(work, taps=taps, linked=linked, outputs=first, inputs={})
+        if self._check:
+            self._passes.check(x, inputs, work, output)
 
     def _work(self, index: Index | None, taps: frozenset[str] | None) -> Pass:
         keep = Schedule.keeps_tokens(self.policy)
@@ -145,7 +163,7 @@ class Frames(Engine):
         if shape not in self._measured:
             assert images is not None
             assert self._taps is not None
-            args = self.bound, x, images, inputs, self._taps, self._linked
+            args = self.bound, self._compute, x, images, inputs, self._taps, self._linked
             self._measured[shape] = timed_costs(*args)
         return self._measured[shape]
 
@@ -192,8 +210,7 @@ class Frames(Engine):
         moving = [None if d.kind in ("dense", "held") else d.look for d in decisions]
         if not work.index.is_everything:  # type: ignore[union-attr]
             work.shown = taps.show(moving, x.dtype)
-        self.bound.frame.work = work
-        output, _ = self.bound.run(x, inputs)
+        output = self._compute(x, inputs, work)
         shown = work.outputs or work.shown
         compared = [
             taps.compare(shown, row, d.look) if d.kind == "dense" and d.look is not None else None
@@ -203,6 +220,14 @@ class Frames(Engine):
         settled = [row for row, decision in enumerate(decisions) if decision.settle]
         taps.keep(shown, sorted({*rows["dense"], *settled}), rows["partial"])
         return output, compared
+
+    def _compute(self, x: Tensor, inputs: Mapping[str, Any], work: Pass) -> Any:
+        """Take a pass through the model, and return what that returns."""
+        if self._passes is not None:
+            return self._passes.run(x, inputs, work)
+        self.bound.frame.work = work
+        output, _ = self.bound.run(x, inputs)
+        return output
 
     def _note(self, decisions: Sequence[Decision]) -> None:
         """A frame is done: remember which of its tokens were computed."""
@@ -308,6 +333,8 @@ class Frames(Engine):
         self._schedule.load(content["schedule"], tensors["views"])
         self._last = snapshots.unpacked(content["last"], tensors["last"])
         self._computed, self._running = None, False
+        if self._passes is not None and self.bound.changed:
+            self._passes.forget()
         self.bound.account.measure(self._tokens)
 
 
