@@ -234,7 +234,7 @@ class _Dense(_Traced):
         work = replace(self._form, index=None, linked=frozenset(), **fresh)
         outputs = self._run(tensors, work)
         kept = [x for state in self._states if state.kv for x in state.kv]
-        return [*outputs, *work.outputs.values(), *(kept if work.keep else ())]
+        return [*outputs, *_apart(work.outputs), *(kept if work.keep else ())]
 
 
 class _Show(_Traced):
@@ -254,7 +254,12 @@ class _Step(_Traced):
         work = self._pass(Index(chosen, (chosen.shape[0],), stale.shape[0]), shown, stale)
         outputs = self._run(inputs, work)
         new = [x for pair in work.new.values() for x in pair]
-        return [*outputs, *work.shown.values(), *new]
+        return [*outputs, *_apart(work.shown), *new]
+
+
+def _apart(taps: Mapping[str, Tensor]) -> list[Tensor]:
+    """Taps as results of their own: OpenVINO refuses one that is also the model's output."""
+    return [1 * tap for tap in taps.values()]
 
 
 def _zeros(x: Tensor) -> Tensor:
