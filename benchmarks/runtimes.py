@@ -1,6 +1,6 @@
 """Dense frames and steps of a ViT-S/14 in PyTorch, OpenVINO and ONNX Runtime, in turn.
 
-    python benchmarks/runtimes.py [--sizes 224 392 518] [--rounds 12] [--draw] [--out FILE]
+    python benchmarks/runtimes.py [--sizes 224 392 518] [--rounds 6] [--draw] [--out FILE]
 
 Writes benchmarks/results/runtimes.json and, with --draw, the table of docs/runtimes.md. Every
 contender runs once a round, so that all meet the same load; all rounds again beside a process that
@@ -50,9 +50,9 @@ class Features(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, frame: Tensor) -> tuple[Tensor]:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor]:
         """(1, tokens, dim)."""
-        return (self.model.forward_features(frame),)  # type: ignore[operator]
+        return (self.model.forward_features(*tensors),)  # type: ignore[operator]
 
 
 def active_tokens(patches: int) -> list[int]:
@@ -149,11 +149,12 @@ def measured(works: dict[str, Work], number: int) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> Lines:
     """Over the fastest dense form: least and median time, and the median beside a busy process."""
-    lines = [["frame", *(f"{size} px" for size in result["sizes"])]]
+    sizes = sorted(result["sizes"], key=int)
+    lines = [["frame", *(f"{size} px" for size in sizes)]]
     kinds = ["dense torch", *(f"dense {name}" for name in RUNTIMES)]
     kinds += [f"{rank} {name}" for name in ("torch", *RUNTIMES) for rank in ("least", "16", "8")]
     for kind in kinds:
-        lines.append([_label(kind), *(_cell(case, kind) for case in result["sizes"].values())])
+        lines.append([_label(kind), *(_cell(result["sizes"][size], kind) for size in sizes)])
     return lines
 
 
@@ -181,21 +182,21 @@ def main(given: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 392, 518])
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--draw", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args(given)
-    result = {
+    result: dict[str, Any] = {
         "machine": machine(),
         "commit": commit(),
         "model": MODEL,
         "threads": torch.get_num_threads(),
         "rounds": arguments.rounds,
-        "sizes": {
-            str(size): measured(contenders(size), arguments.rounds) for size in arguments.sizes
-        },
+        "sizes": {},
     }
-    write_json(result, arguments.out)
+    for size in arguments.sizes:
+        result["sizes"][str(size)] = measured(contenders(size), arguments.rounds)
+        write_json(result, arguments.out)
     if arguments.draw:
         fill(PAGE, "runtimes", {"steps": table(result)})
 

@@ -90,25 +90,11 @@ class Tree:
         return tree_unflatten(leaves, self.spec)
 
 
-class Programs(NamedTuple):
-    """A model's passes, traced.
-
-    Attributes:
-        dense: All tokens.
-        show: None.
-        step: Some; None where no keys and values are kept.
-        output: What the model returns.
-    """
-
-    dense: ExportedProgram
-    show: ExportedProgram
-    step: ExportedProgram | None
-    output: Tree
-
-
 @torch.inference_mode(False)
 @torch.no_grad()
-def trace(subject: Subject, x: Tensor, inputs: Mapping[str, Any], form: Pass) -> Programs:
+def trace(
+    subject: Subject, x: Tensor, inputs: Mapping[str, Any], form: Pass
+) -> tuple[dict[str, ExportedProgram], Tree]:
     """Trace a model's passes.
 
     Args:
@@ -117,6 +103,10 @@ def trace(subject: Subject, x: Tensor, inputs: Mapping[str, Any], form: Pass) ->
         inputs: What else the model takes; what is no tensor becomes part of the programs.
         form: Any pass, as the stream asks for them.
 
+    Returns:
+        The programs "dense", "show" and, where keys and values are kept, "step"; and what the
+        model returns.
+
     Raises:
         ValueError: The model has something that cannot be traced; the message says what.
     """
@@ -124,28 +114,46 @@ def trace(subject: Subject, x: Tensor, inputs: Mapping[str, Any], form: Pass) ->
     assert form.index is not None
     assert form.taps is not None
     tokens = form.index.tokens
+    blocks = subject.blocks.values()
     states = {name: binding(block).state for name, block in subject.blocks.items()}
-    like = [kept for state in states.values() if state.kv for kept in state.kv]
+    kept = [torch.zeros(1, b.heads, tokens, b.head_dim) for b in blocks for _ in range(2)]
     given, tensors = Tree.of(dict(inputs))
     first = [_zeros(x), *map(_zeros, tensors)]
     taps = [torch.zeros(1, tokens, subject.blocks[name].dim) for name in form.taps]
     work, trees = subject.frame.work, list[Tree]()
     try:
-        for block in subject.blocks.values():
+        for block in blocks:
             binding(block).state = BlockState()
         args = subject, given, form, trees.append
-        dense = _program(_Dense(*args), first)
-        show = _program(_Show(*args), [*first, *taps])
-        step = None
+        programs = {
+            "dense": _program(_Dense(*args), first),
+            "show": _program(_Show(*args), [*first, *taps]),
+        }
         if form.keep:
             chosen, stale = torch.arange(_CHOSEN), torch.zeros(tokens)
-            some = [*first, chosen, stale, *taps, *map(_zeros, like)]
-            step = _program(_Step(*args), some, len(first), tokens)
+            some = [*first, chosen, stale, *taps, *kept]
+            programs["step"] = _program(_Step(*args), some, len(first), tokens)
     finally:
         subject.frame.work = work
         for name, block in subject.blocks.items():
             binding(block).state = states[name]
-    return Programs(dense, show, step, trees[-1])
+    return programs, trees[-1]
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def trace_norm(norm: nn.Module, tokens: int, dim: int) -> ExportedProgram:
+    """Trace a norm over (1, tokens, dim)."""
+    return torch.export.export(_Norm(norm), (torch.zeros(1, tokens, dim),), strict=False)
+
+
+class _Norm(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        return [self.norm(tensors[0])]
 
 
 _CHOSEN = 3  # tokens that a step is traced with

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
@@ -27,15 +30,60 @@ class Graph(ABC):
 
 
 class Runtime(ABC):
-    """Compiles traced programs into graphs."""
+    """Compiles traced programs into graphs.
+
+    Attributes:
+        name: As in `Stream(runtime=...)`.
+    """
+
+    name: ClassVar[str]
 
     @abstractmethod
+    def _converted(self, program: ExportedProgram) -> Any:
+        """A program in the runtime's own form."""
+
+    @abstractmethod
+    def write(self, model: Any, path: Path) -> None:
+        """Write what `convert` gave to files of this name, an ending added."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Any:
+        """Read what `write` wrote."""
+
+    @abstractmethod
+    def load(self, model: Any) -> Graph:
+        """Compile what `convert` or `read` gave."""
+
+    def convert(self, program: ExportedProgram) -> Any:
+        """Bring a program whose inputs and outputs are tensors into the runtime's own form.
+
+        Raises:
+            ValueError: The runtime's converter does not know all of its operators.
+        """
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the runtimes, about themselves
+            try:
+                return self._converted(program)
+            except ModuleNotFoundError:
+                raise
+            except Exception as error:
+                raise ValueError(
+                    f"{self.name} cannot convert this model; use another runtime, or build the "
+                    f"model for the one size that frames have: {error}"
+                ) from error
+
     def compile(self, program: ExportedProgram) -> Graph:
-        """Compile a program whose inputs and outputs are tensors."""
+        """Convert a program and compile it."""
+        return self.load(self.convert(program))
+
+
+def place(name: str) -> int:
+    """The place of an input among a program's, which converters may leave out or name again."""
+    return int(name.rpartition("_")[2])
 
 
 def input_shapes(program: ExportedProgram) -> dict[str, list[int]]:
-    """The shape of each input of a program, by name and in order; -1 where it varies."""
+    """The shape of each input of a program, by name; -1 where it varies."""
     names = set(program.graph_signature.user_inputs)
     return {
         str(node.name): [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]

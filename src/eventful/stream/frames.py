@@ -21,7 +21,14 @@ from eventful.stream.bound import Bound, now
 from eventful.stream.costs import Costs, Unit
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.engine import Engine, Report
-from eventful.stream.layout import Layout, linked_blocks, read_blocks, reader_norm, token_grid
+from eventful.stream.layout import (
+    Layout,
+    StatedModel,
+    linked_blocks,
+    read_blocks,
+    reader_norm,
+    token_grid,
+)
 from eventful.stream.measure import counted_costs, timed_costs
 from eventful.stream.plan import KINDS
 from eventful.stream.schedule import Decision, Schedule
@@ -99,14 +106,11 @@ class Frames(Engine):
         """Compute a frame in full, and find out how the model's blocks hang together."""
         self._running = False
         with self.bound.fresh_states():
-            names = list(self.bound.blocks)
             work, output, seconds, observer = self._trace(x, inputs)
-            first = work.outputs[names[0]]
-            rows, tokens = self._check_rows(len(first), x), first.shape[1]
-            prefix = self.bound.blocks[names[0]].prefix_tokens
-            grid = token_grid(self.bound, x, tokens - prefix, images is not None)
-            linked = linked_blocks(work, observer)
-            taps = read_blocks(self.bound, work, output, observer, linked)
+            assert work.index is not None
+            rows, tokens = self._check_rows(len(work.index.counts), x), work.index.tokens
+            layout = self._found(x, work, output, observer, images is not None)
+            prefix, grid, taps = layout.prefix, layout.grid, layout.taps
             if observer.written & set(taps):  # what was noted has been written over
                 work = self.bound.frame.work = self._work(None, frozenset(taps))
                 output, _ = self.bound.run(x, inputs)
@@ -114,10 +118,10 @@ class Frames(Engine):
             schedule.start(rows)
             decisions = schedule.decide(images, dict.fromkeys(range(rows), reason))
         self._running = True
-        self._rows, self._tokens, self._linked = rows, tokens, linked
+        self._rows, self._tokens, self._linked = rows, tokens, layout.linked
         self._taps = Taps(prefix, grid, {name: reader_norm(self.bound, name) for name in taps})
         self._taps.start(work.outputs, self._dtype)
-        self.bound.account.outside = observer.total
+        self.bound.account.outside = self._outside(observer)
         self.bound.account.measure(self._tokens)
         self._hand_over(x, inputs, work, output)
         if isinstance(self.policy, Auto):
@@ -128,6 +132,24 @@ class Frames(Engine):
         self._end(output, inputs)
         self._note(decisions)
         return output, self._report(seconds, decisions, [None] * self._rows)
+
+    def _found(self, x: Tensor, work: Pass, output: Any, observer: Observer, moves: bool) -> Layout:
+        """How the model's blocks hang together, which it states or a first frame shows."""
+        if isinstance(self.bound.module, StatedModel):
+            return self.bound.module.layout
+        first = next(iter(self.bound.blocks.values()))
+        assert work.index is not None
+        patches = work.index.tokens - first.prefix_tokens
+        grid = token_grid(self.bound, x, patches, moves)
+        linked = linked_blocks(work, observer)
+        taps = read_blocks(self.bound, work, output, observer, linked)
+        return Layout(grid, first.prefix_tokens, tuple(taps), linked)
+
+    def _outside(self, observer: Observer) -> int:
+        """Operations outside the blocks."""
+        if isinstance(self.bound.module, StatedModel):
+            return self._rows * self.bound.module.outside
+        return observer.total
 
     def _hand_over(self, x: Tensor, inputs: Mapping[str, Any], work: Pass, output: Any) -> None:
         """Make a runtime's graphs, if there is one, and hold them to what PyTorch computed."""

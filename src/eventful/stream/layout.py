@@ -35,6 +35,22 @@ class Layout(NamedTuple):
     linked: frozenset[str]
 
 
+class StatedModel(nn.Module):
+    """A model that states what a stream finds out about others on their first frame.
+
+    Attributes:
+        layout: How its blocks hang together.
+        outside: Operations of a row outside them.
+    """
+
+    layout: Layout
+    outside: int
+
+    def norm_of(self, tap: str) -> Norm | None:
+        """What the reader of a tap puts before it, if anything."""
+        raise NotImplementedError
+
+
 def linked_blocks(work: Pass, observer: Observer) -> frozenset[str]:
     """The blocks that take the output of the block before as it is.
 
@@ -134,6 +150,8 @@ def token_grid(bound: Bound, x: Tensor, patches: int, needed: bool) -> tuple[int
 
 def reader_norm(bound: Bound, name: str) -> Norm:
     """The final norm that stands behind a block's list, if there is one; else nothing."""
+    if isinstance(bound.module, StatedModel):
+        return bound.module.norm_of(name) or _as_is
     parent = bound.module
     for part in name.split(".")[:-2]:
         parent = getattr(parent, part)
