@@ -64,6 +64,11 @@ def test_without_a_stream_a_model_runs_dense(folder):
         assert relative(eventful.load(folder)(frame), expected) < ROUNDING
 
 
+def test_token_policies_are_refused(folder):
+    with pytest.raises(ValueError, match=r"graphs run frame policies.*got top:3"):
+        eventful.Stream(eventful.load(folder), policy=eventful.TopR(3))
+
+
 def test_another_size_is_refused(folder):
     with pytest.raises(ValueError, match=r"exported for frames .*3, 12, 20.*export it"):
         stream_of(folder)(torch.rand(1, 3, 16, 20))

@@ -23,7 +23,7 @@ from eventful.stream.engine import Engine, Report
 from eventful.stream.frames import Frames
 from eventful.stream.gated import Gated
 from eventful.stream.inputs import Inputs, Normalize, Pixels, check_finite
-from eventful.stream.layout import Layout
+from eventful.stream.layout import Layout, StatedModel
 from eventful.stream.schedule import Schedule
 from eventful.stream.stats import Stats
 
@@ -166,12 +166,12 @@ class Stream:
             self._pending = None, _ANOTHER_KIND
 
     def _check_runtime(self, policy: AnyPolicy | None) -> None:
-        """Refuse token policies where a runtime is to run frames."""
-        if self._passes is not None and not isinstance(policy, FramePolicy):
-            what = "this model's default policy" if policy is None else policy
+        """Refuse token policies where a runtime's graphs are to run frames."""
+        graphs = self._passes is not None or isinstance(self._bound.module, StatedModel)
+        if graphs and not isinstance(policy, FramePolicy):
             raise ValueError(
-                f"runtime={self._settings['runtime']!r} runs frame policies (Auto, Carry, Skip), "
-                f"got {what}; choose one of them, or runtime='torch'"
+                f"a runtime's graphs run frame policies (Auto, Carry, Skip), got "
+                f"{policy or 'token policies by default'}; choose one, or run the model in PyTorch"
             )
 
     def _frames(self, policy: FramePolicy) -> Frames:
