@@ -206,7 +206,7 @@ def test_runtimes(run, script, tmp_path, monkeypatch):
     monkeypatch.setattr(runtimes, "PAGE", page)
     monkeypatch.setattr(runtimes, "DEPTH", 1)
     (case,) = run("runtimes", "--sizes", 56, "--rounds", 1, "--draw")["sizes"].values()
-    assert len(case["off"]) == 3 * (1 + 3)
+    assert len(case["off"]) == 3 * (1 + 3)  # 1, 2 and 8 tokens
     assert max(case["off"].values()) < 1e-5
     assert finite(case)
     assert "| OpenVINO, step, N/8 |" in page.read_text()
