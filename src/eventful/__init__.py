@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eventful import moved
 from eventful.block.options import Options
 from eventful.convert import convert, restore
+from eventful.export import export, load
 from eventful.policies import (
     Auto,
     Carry,
@@ -53,6 +54,8 @@ __all__ = [
     "TopFraction",
     "TopR",
     "convert",
+    "export",
+    "load",
     "parse",
     "restore",
 ]

@@ -202,6 +202,20 @@ def test_rows(run, data, tiny):
     assert sum(found["kinds"].values()) == 12
 
 
+def test_runtimes(run, script, tmp_path, monkeypatch):
+    for library in ("openvino", "onnxruntime", "onnxscript"):
+        pytest.importorskip(library)
+    runtimes, page = script("runtimes"), tmp_path / "runtimes.md"
+    page.write_text(runtimes.PAGE.read_text())
+    monkeypatch.setattr(runtimes, "PAGE", page)
+    monkeypatch.setattr(runtimes, "DEPTH", 1)
+    (case,) = run("runtimes", "--sizes", 56, "--rounds", 1, "--draw")["sizes"].values()
+    assert len(case["off"]) == 3 * (1 + 3)  # 1, 2 and 8 tokens
+    assert max(case["off"].values()) < 1e-5
+    assert finite(case)
+    assert "| OpenVINO, step, N/8 |" in page.read_text()
+
+
 def test_scene_cuts(run, data):
     found = run("scene_cuts", "--sizes", 224, "--frames", 32)
     clips = {row["video"]: row["found"] for row in found["rows"]}

@@ -38,6 +38,46 @@ class Place(NamedTuple):
         return self._replace(positions=positions)
 
 
+class KeysValues(NamedTuple):
+    """Keys and values of tokens, by head, so that a runtime can read a row where it lies.
+
+    Attributes:
+        k: (rows, heads, tokens, head_dim), as a rule.
+        v: The same.
+    """
+
+    k: Tensor
+    v: Tensor
+
+    def to(self, dtype: torch.dtype | None) -> KeysValues:
+        """In another dtype, if one is given."""
+        return KeysValues(self.k.to(dtype), self.v.to(dtype))
+
+    def copy(self) -> KeysValues:
+        """In memory of their own."""
+        return KeysValues(self.k.clone(), self.v.clone())
+
+    def row(self, row: int) -> KeysValues:
+        """One row of them, as a batch of one."""
+        return KeysValues(self.k[row : row + 1], self.v[row : row + 1])
+
+    def rows(self, rows: Tensor) -> KeysValues:
+        """Copies of some rows."""
+        return KeysValues(self.k.index_select(0, rows), self.v.index_select(0, rows))
+
+    def write_(self, places: Tensor, new: KeysValues) -> None:
+        """Write others over those at some places.
+
+        Args:
+            places: (total,), counted through all rows.
+            new: (total, heads, head_dim) each.
+        """
+        tokens = self.k.shape[2]
+        row, token = places.div(tokens, rounding_mode="floor"), places % tokens
+        for kept, values in zip(self, new, strict=True):
+            kept.transpose(1, 2)[row, token] = values.to(kept.dtype)
+
+
 Step = Callable[[Any, Tensor, Place], Tensor]
 
 
@@ -54,6 +94,9 @@ class Pass:
             are written over it.
         taps: Blocks whose whole output is wanted in `outputs`; None for all.
         state_dtype: What keys and values are kept in; None keeps them as they come.
+        stale: (tokens,) of a single row, whose kept keys and values must not be written: -inf at
+            the chosen tokens, 0 elsewhere. None to write theirs over those kept.
+        new: With `stale`, the chosen tokens' (total, heads, head_dim) keys and values, by block.
         tokens: (total, dim) the chosen tokens between two blocks.
         inputs: What each block was handed, where all taps are wanted.
         outputs: Outputs (batch, tokens, dim) of a frame of which every token is computed.
@@ -65,6 +108,8 @@ class Pass:
     shown: dict[str, Tensor] = field(default_factory=dict)
     taps: frozenset[str] | None = None
     state_dtype: torch.dtype | None = None
+    stale: Tensor | None = None
+    new: dict[str, KeysValues] = field(default_factory=dict)
     tokens: Tensor | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -127,15 +172,14 @@ class BlockState:
         buffers: By stage, and "pooled": keys and values averaged over cells, where they are.
         attention: What the attention form remembers.
         kept: (batch, kept) the tokens that the block hands on, where it does not hand on all.
-        kv: (batch, places, 2 * width) keys and values, under a frame policy; in window order where
-            attention stays within windows.
+        kv: Under a frame policy, of all tokens; windows are rows of their own.
     """
 
     gates: dict[Stage, GateState] = field(default_factory=dict)
     buffers: dict[Stage | Literal["pooled"], TokenBuffer] = field(default_factory=dict)
     attention: AttentionState | None = None
     kept: Tensor | None = None
-    kv: Tensor | None = None
+    kv: KeysValues | None = None
 
     @property
     def tokens(self) -> int:
@@ -166,8 +210,10 @@ class BlockState:
                 named[f"{stage}.slots"] = buffer.slots
         if self.attention is not None:
             named |= {f"attention.{name}": t for name, t in self.attention.tensors.items()}
-        more = {"kept": self.kept, "kv": self.kv}
-        named |= {name: tensor for name, tensor in more.items() if tensor is not None}
+        if self.kv is not None:
+            named |= self.kv._asdict()
+        if self.kept is not None:
+            named["kept"] = self.kept
         return named
 
     def undo_(self) -> None:
@@ -184,7 +230,7 @@ class BlockState:
     def from_tensors(cls, named: dict[str, Tensor], turn: int) -> BlockState:
         """Build a state from what `tensors` gave and the attention state's turn."""
         if "mlp.buffer" not in named:
-            return cls(kv=named.get("kv"))
+            return cls(kv=KeysValues(named["k"], named["v"]) if "k" in named else None)
         device = next(iter(named.values())).device
         nothing = (0,) * len(named["mlp.buffer"])  # was done on the last frame
         attention = AttentionState(

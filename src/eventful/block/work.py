@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eventful.attention import Windows, split_heads
+from eventful.attention import Windows
 from eventful.block.attend import tables
 from eventful.block.block import EventfulBlock
-from eventful.block.state import BlockState, Grid, Pass, Place
+from eventful.block.state import BlockState, Grid, KeysValues, Pass, Place
 from eventful.ops import Index, RelativePositions, attend
 
 
@@ -74,22 +74,24 @@ def _across(
     state: BlockState,
 ) -> Tensor:
     """Attention (total, width) of the chosen queries over the keys and values of their rows."""
-    width = block.width
-    kv = qkv[:, width // 3 : width]
-    if index.is_everything:
-        kept = kv.unflatten(0, (len(index.counts), -1))
-        if work.keep:
-            state.kv = kept.to(work.state_dtype or kept.dtype, copy=True).contiguous()
-    elif work.keep:
-        assert state.kv is not None  # the first frame is whole
-        index.scatter_(state.kv, kv)
-        kept = state.kv
-    else:
-        kept = _padded_rows(kv, index)
+    new = _keys(block, qkv)
     lines = block.bias_grid(grid)
     q, table = _queries(block, qkv, index.positions, grid)
+    if work.stale is not None:
+        work.new[block.name] = new
+        return _beside(block, q, state.kv, new, work.stale)
+    if index.is_everything:
+        kept = _by_head(new, len(index.counts))
+        if work.keep:
+            state.kv = kept.to(work.state_dtype)
+    elif work.keep:
+        assert state.kv is not None  # the first frame is whole
+        kept = state.kv
+        kept.write_(index.flat, new)
+    else:
+        kept = _padded_rows(new, index)
     if index.is_even:
-        q, table = (x if x is None else x.unflatten(0, (len(kept), -1)) for x in (q, table))
+        q, table = (x if x is None else x.unflatten(0, (len(index.counts), -1)) for x in (q, table))
         assert q is not None
         return _attend(block, q, kept, table, lines).flatten(0, 1)
     found = []
@@ -97,8 +99,30 @@ def _across(
         some = slice(start, start + count)
         own = None if table is None else table[None, some]
         if count:
-            found.append(_attend(block, q[None, some], kept[row : row + 1], own, lines)[0])
+            found.append(_attend(block, q[None, some], kept.row(row), own, lines)[0])
     return torch.cat(found)
+
+
+def _beside(
+    block: EventfulBlock, q: Tensor, kept: KeysValues | None, new: KeysValues, stale: Tensor
+) -> Tensor:
+    """The same for one row, with nothing written: new keys stand behind the kept ones.
+
+        o = softmax(q [k, k']^T + [stale, 0]) [v, v']
+
+    Args:
+        block: The block.
+        q: (chosen, heads, dim).
+        kept: k and v (1, heads, tokens, dim).
+        new: k' and v' (chosen, heads, dim) of the chosen tokens.
+        stale: (tokens,) -inf at the kept keys that these replace.
+    """
+    assert kept is not None  # the first frame is whole
+    own = _by_head(new, 1)
+    k, v = (torch.cat(pair, dim=2) for pair in zip(kept, own, strict=True))
+    bias = torch.cat([stale, stale.new_zeros(q.shape[0])])
+    o, _ = attend(q.transpose(0, 1)[None], k, v, block.scale, bias.expand(1, 1, q.shape[0], -1))
+    return o[0].transpose(0, 1).flatten(1)
 
 
 def _within_windows(
@@ -111,18 +135,18 @@ def _within_windows(
 ) -> Tensor:
     """The same where attention stays within windows: a query sees those of its own window.
 
-    Keys and values are kept in window order, padding among them. The queries of a window stand side
-    by side, filled up to as many as the fullest window has.
+    Keys and values are kept by window, padding among them. The queries of a window stand side by
+    side, filled up to as many as the fullest window has.
     """
     assert grid is not None
-    third, area = block.width // 3, block.window_size**2
+    area = block.window_size**2
     windows = Windows(grid, block.window_size)
     slots = index.flat.div(index.tokens, rounding_mode="floor") * windows.places
     slots = slots + windows.slots(qkv.device)[index.positions]
-    kv = _in_window_order(block, qkv, grid, work, index, state)
-    kv.view(-1, 2 * third).index_copy_(0, slots, qkv[:, third : block.width].to(kv.dtype))
+    kv = _by_window(block, qkv, grid, work, index, state)
+    kv.write_(slots, _keys(block, qkv))
     if work.keep and index.is_everything:
-        state.kv = kv.to(work.state_dtype or kv.dtype)
+        state.kv = kv.to(work.state_dtype)
     order = (slots // area).sort(stable=True)
     touched, inverse, counts = order.values.unique_consecutive(
         return_inverse=True, return_counts=True
@@ -140,23 +164,23 @@ def _within_windows(
 
     q, table = map(seated, _queries(block, qkv, index.positions, grid))
     assert q is not None
-    own = kv.view(-1, area, 2 * third).index_select(0, touched)
-    o = _attend(block, q, own, table, block.bias_grid(grid))
+    o = _attend(block, q, kv.rows(touched), table, block.bias_grid(grid))
     return o.flatten(0, 1).index_select(0, seat)
 
 
-def _in_window_order(
+def _by_window(
     block: EventfulBlock, qkv: Tensor, grid: Grid, work: Pass, index: Index, state: BlockState
-) -> Tensor:
-    """The keys and values (batch, places, 2 * width) to write to: kept ones, or padding."""
+) -> KeysValues:
+    """The keys and values (batch * windows, heads, area, dim) to write to: kept, or padding."""
     if work.keep and not index.is_everything:
         assert state.kv is not None  # the first frame is whole
         return state.kv
     nothing = qkv.new_zeros(1, block.dim)
     first = torch.zeros(1, dtype=torch.int64, device=qkv.device)
-    padding = block.to_qkv(nothing, Place(None, grid, first))[0, block.width // 3 : block.width]
-    places = Windows(grid, block.window_size).places
-    return padding.expand(len(index.counts), places, -1).clone()
+    padding = _keys(block, block.to_qkv(nothing, Place(None, grid, first)))
+    windows = len(index.counts) * Windows(grid, block.window_size).count
+    k, v = (x.transpose(0, 1).repeat(windows, 1, block.window_size**2, 1) for x in padding)
+    return KeysValues(k, v)
 
 
 def _queries(
@@ -171,10 +195,10 @@ def _queries(
 
 
 def _attend(
-    block: EventfulBlock, q: Tensor, kv: Tensor, table: Tensor | None, lines: Grid | None
+    block: EventfulBlock, q: Tensor, kv: KeysValues, table: Tensor | None, lines: Grid | None
 ) -> Tensor:
-    """Attention (batch, queries, width) of q (batch, queries, heads, dim) over kv."""
-    k, v = split_heads(kv.to(q.dtype), block.heads, parts=2)
+    """Attention (rows, queries, width) of q (rows, queries, heads, dim) over kv."""
+    k, v = kv.to(q.dtype)
     bias = None
     if table is not None and lines is not None:
         bias = RelativePositions(table.transpose(1, 2), lines)
@@ -182,8 +206,22 @@ def _attend(
     return o.transpose(1, 2).flatten(2)
 
 
-def _padded_rows(kv: Tensor, index: Index) -> Tensor:
-    """Keys and values (batch, tokens, width) of rows that are whole or empty."""
-    rows = kv.new_zeros(len(index.counts), index.tokens, kv.shape[-1])
-    index.scatter_(rows, kv)
+def _keys(block: EventfulBlock, qkv: Tensor) -> KeysValues:
+    """The keys and values (total, heads, dim) in q, k, v."""
+    k, v = qkv[:, block.width // 3 : block.width].unflatten(1, (2, block.heads, -1)).unbind(1)
+    return KeysValues(k, v)
+
+
+def _by_head(kv: KeysValues, rows: int) -> KeysValues:
+    """All tokens' keys and values, as they are kept: (rows, heads, tokens, dim)."""
+    k, v = (x.unflatten(0, (rows, -1)).transpose(1, 2).contiguous() for x in kv)
+    return KeysValues(k, v)
+
+
+def _padded_rows(kv: KeysValues, index: Index) -> KeysValues:
+    """The same, of rows that are whole or empty."""
+    _, heads, dim = kv.k.shape
+    k, v = (x.new_zeros(len(index.counts), heads, index.tokens, dim) for x in kv)
+    rows = KeysValues(k, v)
+    rows.write_(index.flat, kv)
     return rows

@@ -13,6 +13,7 @@ from eventful.cli.commands import (
     bench,
     calibrate,
     evaluate,
+    export,
     finetune,
     inspect,
     paper,
@@ -65,6 +66,7 @@ def _options(
 
 
 app.command("run", cls=run.Command, rich_help_panel=RUN)(run.command)
+app.command("export", rich_help_panel=RUN)(export.command)
 app.command("inspect", rich_help_panel=RUN)(inspect.command)
 app.command("bench", rich_help_panel=RUN)(bench.command)
 app.command("evaluate", rich_help_panel=RESEARCH)(evaluate.command)

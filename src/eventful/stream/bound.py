@@ -18,6 +18,7 @@ from eventful.block.twin import bound_copy
 from eventful.counting import Observer, outside
 from eventful.counting.account import Account
 from eventful.policies import FramePolicy
+from eventful.runtimes.export import Subject
 from eventful.stream.checked import checked
 
 _FRAMES = "pixel_values", "pixel_values_videos"  # transformers' names of the frame
@@ -85,6 +86,11 @@ class Bound:
     def model(self) -> nn.Module:
         """The model that was handed in."""
         return self._originals[0]
+
+    @property
+    def subject(self) -> Subject:
+        """What a runtime's graphs are traced from."""
+        return Subject(self.module, self._call, self.blocks, self.frame)
 
     @property
     def default_policy(self) -> FramePolicy | None:

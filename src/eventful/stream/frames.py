@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,12 +15,20 @@ from eventful.block.state import BlockState, Pass
 from eventful.counting import Observer, Operations
 from eventful.ops import Index
 from eventful.policies import Auto, FramePolicy
+from eventful.runtimes.passes import Passes
 from eventful.stream import snapshots
 from eventful.stream.bound import Bound, now
 from eventful.stream.costs import Costs, Unit
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.engine import Engine, Report
-from eventful.stream.layout import Layout, linked_blocks, read_blocks, reader_norm, token_grid
+from eventful.stream.layout import (
+    Layout,
+    StatedModel,
+    linked_blocks,
+    read_blocks,
+    reader_norm,
+    token_grid,
+)
 from eventful.stream.measure import counted_costs, timed_costs
 from eventful.stream.plan import KINDS
 from eventful.stream.schedule import Decision, Schedule
@@ -36,6 +45,7 @@ class Frames(Engine):
         check: Hold blocks to their originals on first frames.
         state_dtype: What tokens, keys and values are kept in; None keeps them as they come.
         costs: What frames cost; None finds out where the policy asks for it.
+        passes: Runs frames after the first in a runtime; None leaves them to PyTorch.
     """
 
     def __init__(
@@ -46,11 +56,12 @@ class Frames(Engine):
         check: bool,
         state_dtype: torch.dtype | None,
         costs: Costs | None,
+        passes: Passes | None = None,
     ) -> None:
         super().__init__(bound, check)
         _check_costs(policy, costs)
         self.policy = policy
-        self._cuts, self._dtype, self._given = cuts, state_dtype, costs
+        self._cuts, self._dtype, self._given, self._passes = cuts, state_dtype, costs, passes
         self._linked: frozenset[str] = frozenset()
         self._schedule: Schedule | None = None
         self._taps: Taps | None = None
@@ -96,15 +107,11 @@ class Frames(Engine):
         """Compute a frame in full, and find out how the model's blocks hang together."""
         self._running = False
         with self.bound.fresh_states():
-            names = list(self.bound.blocks)
             work, output, seconds, observer = self._trace(x, inputs)
-            first = work.outputs[names[0]]
-            rows, tokens = self._check_rows(len(first), x), first.shape[1]
-            block = self.bound.blocks[names[0]]
-            prefix, suffix = block.prefix_tokens, block.suffix_tokens
-            grid = token_grid(self.bound, x, tokens - prefix - suffix, images is not None)
-            linked = linked_blocks(work, observer)
-            taps = read_blocks(self.bound, work, output, observer, linked)
+            assert work.index is not None
+            rows, tokens = self._check_rows(len(work.index.counts), x), work.index.tokens
+            layout = self._found(x, work, output, observer, images is not None)
+            grid, taps = layout.grid, layout.taps
             if observer.written & set(taps):  # what was noted has been written over
                 work = self.bound.frame.work = self._work(None, frozenset(taps))
                 output, _ = self.bound.run(x, inputs)
@@ -112,12 +119,13 @@ class Frames(Engine):
             schedule.start(rows)
             decisions = schedule.decide(images, dict.fromkeys(range(rows), reason))
         self._running = True
-        self._rows, self._tokens, self._linked = rows, tokens, linked
+        self._rows, self._tokens, self._linked = rows, tokens, layout.linked
         norms = {name: reader_norm(self.bound, name) for name in taps}
-        self._taps = Taps(prefix, grid, norms, suffix)
+        self._taps = Taps(layout.prefix, grid, norms, layout.suffix)
         self._taps.start(work.outputs, self._dtype)
-        self.bound.account.outside = observer.total
+        self.bound.account.outside = self._outside(observer)
         self.bound.account.measure(self._tokens)
+        self._hand_over(x, inputs, work, output)
         if isinstance(self.policy, Auto):
             schedule.set_costs(self._given or self._find_costs(x, images, inputs))
         self._schedule = schedule
@@ -126,6 +134,37 @@ class Frames(Engine):
         self._end(output, inputs)
         self._note(decisions)
         return output, self._report(seconds, decisions, [None] * self._rows)
+
+    def _found(self, x: Tensor, work: Pass, output: Any, observer: Observer, moves: bool) -> Layout:
+        """How the model's blocks hang together, which it states or a first frame shows."""
+        if isinstance(self.bound.module, StatedModel):
+            return self.bound.module.layout
+        first = next(iter(self.bound.blocks.values()))
+        assert work.index is not None
+        prefix, suffix = first.prefix_tokens, first.suffix_tokens
+        grid = token_grid(self.bound, x, work.index.tokens - prefix - suffix, moves)
+        linked = linked_blocks(work, observer)
+        taps = read_blocks(self.bound, work, output, observer, linked)
+        return Layout(grid, prefix, tuple(taps), linked, suffix)
+
+    def _outside(self, observer: Observer) -> int:
+        """Operations outside the blocks."""
+        if isinstance(self.bound.module, StatedModel):
+            return self._rows * self.bound.module.outside
+        return observer.total
+
+    def _hand_over(self, x: Tensor, inputs: Mapping[str, Any], work: Pass, output: Any) -> None:
+        """Make a runtime's graphs, if there is one, and hold them to what PyTorch computed."""
+        if self._passes is None:
+            return
+        if self.bound.changed:
+            self._passes.forget()
+        assert self._taps is not None
+        taps, linked = frozenset(self._taps.norms), self._linked
+        first = {name: y for name, y in work.outputs.items() if name in taps}
+        work = replace(work, taps=taps, linked=linked, outputs=first, inputs={})
+        if self._check:
+            self._passes.check(x, inputs, work, output)
 
     def _work(self, index: Index | None, taps: frozenset[str] | None) -> Pass:
         keep = Schedule.keeps_tokens(self.policy)
@@ -146,7 +185,7 @@ class Frames(Engine):
         shape = tuple(x.shape)
         if shape not in self._measured:
             assert images is not None
-            args = self.bound, x, images, inputs, self._taps, self._linked
+            args = self.bound, self._compute, x, images, inputs, self._taps, self._linked
             self._measured[shape] = timed_costs(*args)
         return self._measured[shape]
 
@@ -193,8 +232,7 @@ class Frames(Engine):
         moving = [None if d.kind in ("dense", "held") else d.look for d in decisions]
         if not work.index.is_everything:  # type: ignore[union-attr]
             work.shown = taps.show(moving, x.dtype)
-        self.bound.frame.work = work
-        output, _ = self.bound.run(x, inputs)
+        output = self._compute(x, inputs, work)
         shown = work.outputs or work.shown
         compared = [
             taps.compare(shown, row, d.look) if d.kind == "dense" and d.look is not None else None
@@ -204,6 +242,14 @@ class Frames(Engine):
         settled = [row for row, decision in enumerate(decisions) if decision.settle]
         taps.keep(shown, sorted({*rows["dense"], *settled}), rows["partial"])
         return output, compared
+
+    def _compute(self, x: Tensor, inputs: Mapping[str, Any], work: Pass) -> Any:
+        """Take a pass through the model, and return what that returns."""
+        if self._passes is not None:
+            return self._passes.run(x, inputs, work)
+        self.bound.frame.work = work
+        output, _ = self.bound.run(x, inputs)
+        return output
 
     def _note(self, decisions: Sequence[Decision]) -> None:
         """A frame is done: remember which of its tokens were computed."""
@@ -302,7 +348,7 @@ class Frames(Engine):
         layout = content["layout"]
         tensors = snapshots.copies(content["tensors"], device)
         for name, block in self.bound.blocks.items():
-            binding(block).state = BlockState(kv=tensors.get(name, {}).get("kv"))
+            binding(block).state = BlockState.from_tensors(tensors.get(name, {}), 0)
             binding(block).grid = content["grids"][name]
         self._linked, self._tokens = frozenset(layout["linked"]), layout["tokens"]
         self._rows, grid = layout["rows"], tuple(layout["grid"])
@@ -313,6 +359,8 @@ class Frames(Engine):
         self._schedule.load(content["schedule"], tensors["views"])
         self._last = snapshots.unpacked(content["last"], tensors["last"])
         self._computed, self._running = None, False
+        if self._passes is not None and self.bound.changed:
+            self._passes.forget()
         self.bound.account.measure(self._tokens)
 
 

@@ -86,7 +86,7 @@ class Inputs:
             )
         picture = frame.float()
         if self._normalization is None:
-            known = _of_model(self._model)
+            known = known_normalization(self._model)
             if known is not None and picture.shape[1] == known[0].shape[1]:
                 picture = picture * known[1].to(picture) + known[0].to(picture)
         low, high = picture.aminmax()
@@ -195,7 +195,7 @@ def normalization(model: nn.Module, normalize: Normalize = True) -> tuple[Tensor
         ValueError: They are not to be had.
     """
     if normalize is True:
-        known = _of_model(model)
+        known = known_normalization(model)
         if known is None:
             raise ValueError(
                 "normalize=True needs a model with pretrained_cfg['mean'] and ['std'], as timm's "
@@ -218,7 +218,8 @@ def normalization(model: nn.Module, normalize: Normalize = True) -> tuple[Tensor
     return mean, std
 
 
-def _of_model(model: nn.Module) -> tuple[Tensor, Tensor] | None:
+def known_normalization(model: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """A model's own mean and standard deviation (1, channels, 1, 1), if it has them."""
     for module in model.modules():
         config: Any = getattr(module, "pretrained_cfg", None) or {}
         if "mean" in config and "std" in config:

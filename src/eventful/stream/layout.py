@@ -39,6 +39,22 @@ class Layout(NamedTuple):
     suffix: int = 0
 
 
+class StatedModel(nn.Module):
+    """A model that states what a stream finds out about others on their first frame.
+
+    Attributes:
+        layout: How its blocks hang together.
+        outside: Operations of a row outside them.
+    """
+
+    layout: Layout
+    outside: int
+
+    def norm_of(self, tap: str) -> Norm | None:
+        """What the reader of a tap puts before it, if anything."""
+        raise NotImplementedError
+
+
 def linked_blocks(work: Pass, observer: Observer) -> frozenset[str]:
     """The blocks that take the output of the block before as it is.
 
@@ -150,6 +166,8 @@ def _is_skewed(grid: tuple[int, int], height: int, width: int) -> bool:
 
 def reader_norm(bound: Bound, name: str) -> Norm:
     """The final norm that stands behind a block's list, if there is one; else nothing."""
+    if isinstance(bound.module, StatedModel):
+        return bound.module.norm_of(name) or _as_is
     block, path = bound.blocks[name], name.split(".")[:-1]
     for end in range(len(path) - 1, -1, -1):
         holder = bound.module.get_submodule(".".join(path[:end]))

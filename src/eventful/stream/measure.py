@@ -45,6 +45,7 @@ def counted_costs(account: Account, prefix: int, rows: int) -> Costs:
 
 def timed_costs(
     bound: Bound,
+    compute: Callable[[Tensor, Mapping[str, Any], Pass], Any],
     x: Tensor,
     images: Tensor,
     inputs: Mapping[str, Any],
@@ -55,6 +56,7 @@ def timed_costs(
 
     Args:
         bound: The model, a first frame behind it.
+        compute: Takes a pass through it, in PyTorch or in a runtime.
         x: The frame.
         images: The same as pictures.
         inputs: What else the model takes.
@@ -79,8 +81,7 @@ def timed_costs(
         work = Pass(index, True, linked, taps=frozenset(taps.norms))
         if active < tokens:
             work.shown = taps.show([seen if moved else None] * rows, x.dtype)
-        bound.frame.work = work
-        bound.run(x, inputs)
+        compute(x, inputs, work)
 
     def milliseconds(work: Callable[[], Any], rows: int = rows) -> float:
         times = []
@@ -93,7 +94,7 @@ def timed_costs(
     states = {name: binding(block).state for name, block in bound.blocks.items()}
     for block in bound.blocks.values():
         kv = binding(block).state.kv
-        binding(block).state = BlockState(kv=None if kv is None else kv.clone())
+        binding(block).state = BlockState(kv=None if kv is None else kv.copy())
     try:
         motion = milliseconds(look, rows=1)
         few, many = (max(1, int(share * patches)) for share in SHARES)

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from eventful import runtimes
 from eventful.block.bindings import binding
 from eventful.block.state import Frame
 from eventful.policies import FramePolicy, Policy
+from eventful.runtimes.passes import Passes
 from eventful.stream import compiled, snapshots
 from eventful.stream.bound import Bound, now
 from eventful.stream.costs import Costs
@@ -21,7 +23,7 @@ from eventful.stream.engine import Engine, Report
 from eventful.stream.frames import Frames
 from eventful.stream.gated import Gated
 from eventful.stream.inputs import Inputs, Normalize, Pixels, check_finite
-from eventful.stream.layout import Layout
+from eventful.stream.layout import Layout, StatedModel
 from eventful.stream.schedule import Schedule
 from eventful.stream.stats import Stats
 
@@ -69,12 +71,16 @@ class Stream:
         costs: What frames cost, for `Auto`; by default counted (`share`) or measured on the first
             frame, which takes some four dense frames' time.
         check: Hold every block to the one that it stands for on first frames, which doubles their
-            time.
+            time; hold a runtime's graphs to PyTorch.
+        runtime: What runs frames after the first under a frame policy: "torch", or "openvino" or
+            "onnxruntime" for float32 models on the CPU. The first frame makes the graphs, which
+            takes some seconds; see docs/runtimes.md.
 
     Raises:
         ValueError: The model is not converted, has been changed since in a way that its adapter
             does not know, has no such method, says no mean and standard deviation, or was converted
             with a form of attention that does not compile; or a policy does not go with the rest.
+        ModuleNotFoundError: The runtime is not installed; the message has the pip line.
         TypeError: `state_dtype` is none of these, or the policy none.
 
     Example:
@@ -100,6 +106,7 @@ class Stream:
         state_dtype: torch.dtype | None = None,
         costs: Costs | None = None,
         check: bool = True,
+        runtime: runtimes.Name = "torch",
     ) -> None:
         if state_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise TypeError(
@@ -115,9 +122,12 @@ class Stream:
             "state_dtype": state_dtype,
             "costs": costs,
             "check": check,
+            "runtime": runtime,
         }
         self._frame = Frame(*compiled.steps(compile), state_dtype)
         self._bound = Bound(model, method, self._frame)
+        engine = runtimes.runtime_named(runtime)
+        self._passes = None if engine is None else Passes(engine, self._bound.subject)
         self._gated = Gated(self._bound, compile, scene_cuts, check)
         self._engine: Engine = self._gated
         self._inputs = Inputs(model, normalize, pixels)
@@ -125,6 +135,7 @@ class Stream:
         self._pending: tuple[list[int] | None, str] | None = None
         self.stats = Stats()
         chosen = policy if policy is not None else self._bound.default_policy
+        self._check_runtime(chosen)
         if chosen is not None:
             self.policy = chosen
 
@@ -144,6 +155,7 @@ class Stream:
     @policy.setter
     def policy(self, policy: AnyPolicy) -> None:
         before = self._engine
+        self._check_runtime(policy)
         if not isinstance(policy, FramePolicy):
             self._gated.set_policy(policy)
             self._engine = self._gated
@@ -153,6 +165,15 @@ class Stream:
             self._engine = self._frames(policy)
         if self._engine is not before and self._size is not None:
             self._pending = None, _ANOTHER_KIND
+
+    def _check_runtime(self, policy: AnyPolicy | None) -> None:
+        """Refuse token policies where a runtime's graphs are to run frames."""
+        graphs = self._passes is not None or isinstance(self._bound.module, StatedModel)
+        if graphs and not isinstance(policy, FramePolicy):
+            raise ValueError(
+                f"a runtime's graphs run frame policies (Auto, Carry, Skip), got "
+                f"{policy or 'token policies by default'}; choose one, or run the model in PyTorch"
+            )
 
     def _frames(self, policy: FramePolicy) -> Frames:
         settings = self._settings
@@ -168,6 +189,7 @@ class Stream:
             settings["check"],
             settings["state_dtype"],
             settings["costs"],
+            self._passes,
         )
 
     @torch.inference_mode(False)  # what is remembered must serve outside it too
@@ -353,6 +375,7 @@ class Stream:
         size = snapshots.size_in(content, device)
         snapshots.check_size(size, self._size)
         policy = snapshots.frame_policy_in(content["engine"])
+        self._check_runtime(policy)
         engine = self._gated if policy is None else self._frames(policy)
         engine.load(content["engine"], device)
         self._engine, self._size = engine, size

@@ -1,0 +1,280 @@
+"""Models as files for inference runtimes: written once, run without the model's own code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eventful.block.block import EventfulBlock, TokenOperations
+from eventful.block.options import Options
+from eventful.block.state import Pass, Place, Stage
+from eventful.ops import Index
+from eventful.policies import Auto, Skip
+from eventful.runtimes import runtime_named
+from eventful.runtimes.export import trace, trace_norm
+from eventful.runtimes.passes import Graphs, hold
+from eventful.runtimes.runtime import Graph
+from eventful.stream import Stream, snapshots
+from eventful.stream.inputs import known_normalization
+from eventful.stream.layout import Layout, StatedModel, reader_norm
+
+FILE = "model.json"
+GRAPHS = "dense", "show", "step"
+
+
+def export(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    frame: Tensor,
+    *,
+    runtime: str = "openvino",
+    method: str = "forward",
+) -> Path:
+    """Write a converted model as graphs for an inference runtime.
+
+    Args:
+        model: A model that `eventful.convert` has converted, float32 on the CPU.
+        path: A folder, which is made. Files of an earlier export in it are replaced.
+        frame: (batch, channels, height, width) a frame as the model takes it, normalised. Graphs
+            are for frames of its size, a row at a time.
+        runtime: "openvino" (OpenVINO IR) or "onnxruntime" (ONNX).
+        method: The model's method to run, such as "forward_features".
+
+    Returns:
+        The folder; `load` reads it.
+
+    Raises:
+        ValueError: The model is not converted, or has something that graphs cannot do; the message
+            names it; or the graphs do not give what PyTorch does for this frame.
+        ModuleNotFoundError: The runtime is not installed; the message has the pip line.
+
+    Example:
+        >>> import tempfile, timm, eventful
+        >>> options = {"img_size": 32, "depth": 1, "num_classes": 5}
+        >>> model = eventful.convert(timm.create_model("vit_tiny_patch16_224", **options))
+        >>> frame, folder = torch.rand(1, 3, 32, 32), tempfile.TemporaryDirectory()
+        >>> with folder as path:
+        ...     exported = eventful.load(eventful.export(model, path, frame))
+        ...     stream = eventful.Stream(exported, policy=eventful.Skip(2))
+        ...     stream(frame).shape
+        torch.Size([1, 5])
+    """
+    made = runtime_named(runtime)
+    if made is None:
+        raise ValueError("runtime must be 'openvino' or 'onnxruntime', got 'torch'")
+    stream = Stream(model, policy=Skip(2), method=method)
+    output, layout, bound = stream(frame), stream.layout, stream._bound
+    assert layout is not None
+    tokens = stream.computed.shape[1]
+    whole = Index.everything(1, tokens)
+    form = Pass(whole, keep=True, linked=layout.linked, taps=frozenset(layout.taps))
+    programs, _ = trace(bound.subject, frame, {}, form)
+    for place, name in enumerate(layout.taps):
+        norm = reader_norm(bound, name)
+        if isinstance(norm, nn.Module):
+            programs[f"norm-{place}"] = trace_norm(norm, tokens, bound.blocks[name].dim)
+    tensors: dict[str, Tensor] = {}
+    structure = snapshots.packed(output, tensors)
+    if structure is None:
+        raise ValueError(
+            f"export needs a method that returns tensors in dictionaries, lists or tuples; "
+            f"{method} of {type(model).__name__} returns a {type(output).__name__}"
+        )
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, program in programs.items():
+        made.write(made.convert(program), folder / name)
+    known = known_normalization(model)
+    content = {
+        "runtime": runtime,
+        "frame": list(frame.shape[1:]),
+        "tokens": tokens,
+        "layout": {**layout._asdict(), "linked": sorted(layout.linked)},
+        "blocks": {name: _numbers(block) for name, block in bound.blocks.items()},
+        "outside": bound.account.outside // len(frame),
+        "graphs": list(programs),
+        "output": structure,
+        "normalization": known and [x.flatten().tolist() for x in known],
+        "weights": snapshots.digest(model.state_dict().values()),
+    }
+    (folder / FILE).write_text(json.dumps(content, indent=1))
+    hold(load(folder)(frame), output, f"the exported {type(model).__name__}")
+    return folder
+
+
+def load(path: str | os.PathLike[str]) -> ExportedModel:
+    """Read what `export` wrote.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        A converted model, for `Stream` with any frame policy.
+
+    Raises:
+        FileNotFoundError: The folder holds no exported model.
+        ModuleNotFoundError: The runtime is not installed; the message has the pip line.
+
+    Example: see `export`.
+    """
+    return ExportedModel(Path(path)).eval()
+
+
+def _numbers(block: EventfulBlock) -> dict[str, Any]:
+    """What a stream needs to know of a block that it does not run itself."""
+    return {
+        "heads": block.heads,
+        "head_dim": block.head_dim,
+        "special": [block.prefix_tokens, block.suffix_tokens],
+        "linears": block.linears(),
+    }
+
+
+class ExportedModel(StatedModel):
+    """A converted model that lies in files; its blocks are known by their numbers only.
+
+    Args:
+        folder: Of an export.
+
+    Attributes:
+        weights: A digest of the model's weights, so that snapshots of others are refused.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._content = content = json.loads((folder / FILE).read_text())
+        runtime = runtime_named(content["runtime"])
+        assert runtime is not None
+        self._runtime = runtime
+        self._files = {name: runtime.read(folder / name) for name in content["graphs"]}
+        layout = content["layout"]
+        self.layout = Layout(
+            tuple(layout["grid"]),
+            layout["prefix"],
+            tuple(layout["taps"]),
+            frozenset(layout["linked"]),
+            layout["suffix"],
+        )
+        self.outside = content["outside"]
+        digest = torch.tensor(list(bytes.fromhex(content["weights"])), dtype=torch.float32)
+        self.weights = nn.Parameter(digest, requires_grad=False)
+        if content["normalization"]:
+            mean, std = content["normalization"]
+            self.pretrained_cfg = {"mean": mean, "std": std}
+        self.blocks = nn.ModuleList(
+            _Numbers(name, numbers) for name, numbers in content["blocks"].items()
+        )
+        self._made: tuple[ExportedModel, Graphs] | None = None
+
+    def norm_of(self, tap: str) -> Any:
+        """The final norm behind a tap, as a graph."""
+        name = f"norm-{self.layout.taps.index(tap)}"
+        if name not in self._files:
+            return None
+        graph = self._load(name)
+        return lambda x: torch.cat([graph([row.contiguous()])[0].clone() for row in x.split(1)])
+
+    def forward(self, frame: Tensor) -> Any:
+        """What the exported method returns.
+
+        Raises:
+            ValueError: The frame is of another size than the graphs.
+        """
+        if list(frame.shape[1:]) != self._content["frame"]:
+            raise ValueError(
+                f"this model was exported for frames (batch, {self._content['frame']}), got "
+                f"{tuple(frame.shape)}; export it for this size"
+            )
+        work = Pass()  # without a stream, a dense one
+        for tie in (block.binding for block in self._numbers.values()):
+            if tie is not None:
+                work, tie.runs = tie.frame.work or work, 1
+        work.index = work.index or Index.everything(len(frame), self._content["tokens"])
+        tensors = self._graphs().run([frame.contiguous()], work)
+        named = {str(place): tensor for place, tensor in enumerate(tensors)}
+        return snapshots.unpacked(self._content["output"], named)
+
+    def _graphs(self) -> Graphs:
+        """This stream's own graphs."""
+        if self._made is None or self._made[0] is not self:  # a stream has a copy of the model
+            count = _tensors_in(self._content["output"])
+            graphs = Graphs(self._load, GRAPHS, self.layout.taps, self._numbers, count)
+            self._made = self, graphs
+        return self._made[1]
+
+    def _load(self, name: str) -> Graph:
+        return self._runtime.load(self._files[name])
+
+    @property
+    def _numbers(self) -> dict[str, EventfulBlock]:
+        blocks = (block for block in self.blocks if isinstance(block, EventfulBlock))
+        return {block.name: block for block in blocks}
+
+
+def _tensors_in(structure: Any) -> int:
+    if structure[0] in ("tensor", "value"):
+        return int(structure[0] == "tensor")
+    return sum(map(_tensors_in, structure[1]))
+
+
+class _Numbers(EventfulBlock):
+    """A block that graphs run."""
+
+    def __init__(self, name: str, numbers: Mapping[str, Any]) -> None:
+        prefix, suffix = numbers["special"]
+        super().__init__(nn.Identity(), name, prefix, Options(), {}, Auto(), None, suffix)
+        self._numbers = numbers
+
+    @staticmethod
+    def account(original: nn.Module, name: str) -> None:
+        """There is nothing to check."""
+
+    @property
+    def heads(self) -> int:
+        """H, the number of heads."""
+        return self._numbers["heads"]
+
+    @property
+    def head_dim(self) -> int:
+        """d, the size of one head."""
+        return self._numbers["head_dim"]
+
+    def linears(self) -> dict[Stage, list[TokenOperations]]:
+        """The linear layers that each gate guards, for the operation count."""
+        layers = self._numbers["linears"]
+        return {stage: [TokenOperations(*layer) for layer in layers[stage]] for stage in layers}
+
+    @property
+    def scale(self) -> float:
+        """Graphs know it."""
+        raise NotImplementedError
+
+    def norm_1(self, x: Tensor) -> Tensor:
+        """Graphs run it."""
+        raise NotImplementedError
+
+    def to_qkv(self, c: Tensor, place: Place) -> Tensor:
+        """Graphs run it."""
+        raise NotImplementedError
+
+    def mix(self, o: Tensor, qkv: Tensor) -> Tensor:
+        """Graphs run it."""
+        raise NotImplementedError
+
+    def to_out(self, c: Tensor) -> Tensor:
+        """Graphs run it."""
+        raise NotImplementedError
+
+    def norm_2(self, x: Tensor) -> Tensor:
+        """Graphs run it."""
+        raise NotImplementedError
+
+    def to_mlp(self, c: Tensor) -> Tensor:
+        """Graphs run it."""
+        raise NotImplementedError

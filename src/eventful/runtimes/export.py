@@ -1,0 +1,318 @@
+"""A converted model's passes as programs: functions of tensors only, traced by `torch.export`.
+
+There are three, each for one row of a batch and frames of one size. Arguments and results are
+tensors in this order:
+
+    dense:  frame, inputs                               -> outputs, taps, keys and values
+    step:   frame, inputs, chosen, stale, shown, kept   -> outputs, taps, new keys and values
+    show:   frame, inputs, shown                        -> outputs
+
+`outputs` are the tensors that the model returns, `taps` and `shown` what is to be seen at each tap
+(1, tokens, dim), `chosen` the positions of the tokens to compute, `stale` (tokens,) -inf at these
+and 0 elsewhere. `kept` has k and v (1, heads, tokens, head_dim) of each block, and a step gives new
+ones (chosen, heads, head_dim) of the chosen tokens only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from eventful.block.bindings import Blocks, binding
+from eventful.block.state import BlockState, Frame, KeysValues, Pass
+from eventful.ops import Index
+
+PLAIN = Tensor | bool | int | float | str | None
+
+
+class Subject(NamedTuple):
+    """What is traced.
+
+    Attributes:
+        module: A stream's copy of a converted model.
+        call: Its method that a frame runs through.
+        blocks: Its eventful blocks.
+        frame: What they share.
+    """
+
+    module: nn.Module
+    call: Callable[..., Any]
+    blocks: Blocks
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A structure of tensors and plain values, the tensors apart.
+
+    Attributes:
+        spec: The structure.
+        leaves: Its plain values, and None for each tensor.
+        places: Where tensors belong among the leaves.
+    """
+
+    spec: TreeSpec
+    leaves: tuple[Any, ...]
+    places: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tree: Any) -> tuple[Tree, list[Tensor]]:
+        """Take a structure apart.
+
+        Raises:
+            ValueError: It holds something else.
+        """
+        leaves, spec = tree_flatten(tree)
+        odd = {type(leaf).__name__ for leaf in leaves if not isinstance(leaf, PLAIN)}
+        if odd:
+            raise ValueError(
+                f"a runtime gives and takes tensors and plain values, this model also "
+                f"{', '.join(sorted(odd))}; use runtime='torch', or another method="
+            )
+        places = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+        plain = tuple(None if i in places else leaf for i, leaf in enumerate(leaves))
+        return cls(spec, plain, places), [leaves[i] for i in places]
+
+    def filled(self, tensors: Sequence[Tensor]) -> Any:
+        """The structure with tensors in it."""
+        leaves = list(self.leaves)
+        for place, tensor in zip(self.places, tensors, strict=True):
+            leaves[place] = tensor
+        return tree_unflatten(leaves, self.spec)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def trace(
+    subject: Subject, x: Tensor, inputs: Mapping[str, Any], form: Pass
+) -> tuple[dict[str, ExportedProgram], Tree]:
+    """Trace a model's passes.
+
+    Args:
+        subject: The model, in eval mode, its blocks having run a first frame.
+        x: A frame (batch, ...), of which the first row is taken.
+        inputs: What else the model takes; what is no tensor becomes part of the programs.
+        form: Any pass, as the stream asks for them.
+
+    Returns:
+        The programs "dense", "show" and, where keys and values are kept, "step"; and what the
+        model returns.
+
+    Raises:
+        ValueError: The model has something that cannot be traced; the message says what.
+    """
+    _check(subject, form)
+    assert form.index is not None
+    assert form.taps is not None
+    tokens = form.index.tokens
+    blocks = subject.blocks.values()
+    states = {name: binding(block).state for name, block in subject.blocks.items()}
+    kept = [torch.zeros(1, b.heads, tokens, b.head_dim) for b in blocks for _ in range(2)]
+    given, tensors = Tree.of(dict(inputs))
+    first = [_zeros(x), *map(_zeros, tensors)]
+    taps = [torch.zeros(1, tokens, subject.blocks[name].dim) for name in form.taps]
+    work, trees = subject.frame.work, list[Tree]()
+    try:
+        for block in blocks:
+            binding(block).state = BlockState()
+        args = subject, given, form, trees.append
+        programs = {
+            "dense": _program(_Dense(*args), first),
+            "show": _program(_Show(*args), [*first, *taps]),
+        }
+        if form.keep:
+            chosen, stale = torch.arange(_CHOSEN), torch.zeros(tokens)
+            some = [*first, chosen, stale, *taps, *kept]
+            programs["step"] = _program(_Step(*args), some, len(first), tokens)
+    finally:
+        subject.frame.work = work
+        for name, block in subject.blocks.items():
+            binding(block).state = states[name]
+    return programs, trees[-1]
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def trace_norm(norm: nn.Module, tokens: int, dim: int) -> ExportedProgram:
+    """Trace a norm over (1, tokens, dim)."""
+    return torch.export.export(_Norm(norm), (torch.zeros(1, tokens, dim),), strict=False)
+
+
+class _Norm(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        return [self.norm(tensors[0])]
+
+
+_CHOSEN = 3  # tokens that a step is traced with
+
+
+def _check(subject: Subject, form: Pass) -> None:
+    """Refuse what a graph would leave out or cannot do.
+
+    Raises:
+        ValueError: There is such a thing; the message names it.
+    """
+    weight = next(subject.module.parameters())
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        raise ValueError(
+            f"runtimes run float32 models on the CPU, this one is {weight.dtype} on "
+            f"{weight.device}; call model.float().cpu(), or use runtime='torch'"
+        )
+    if form.state_dtype not in (None, torch.float32):
+        raise ValueError(
+            f"runtimes keep keys and values in float32; leave state_dtype={form.state_dtype} out, "
+            f"or use runtime='torch'"
+        )
+    for name, module in subject.module.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(
+                f"{name or 'the model'} has a hook, which would not run in a runtime's graph; "
+                f"remove it, or use runtime='torch'"
+            )
+    for name, block in subject.blocks.items():
+        if block.window_size or block.bias_grid(binding(block).grid):
+            what = "attends within windows" if block.window_size else "has relative positions"
+            raise ValueError(
+                f"{name} {what}, which only PyTorch runs so far; use runtime='torch', or leave "
+                f"it out with convert(..., where=...)"
+            )
+
+
+class _Traced(nn.Module):
+    """A pass through a model as a function of tensors.
+
+    Args:
+        subject: The model.
+        given: What else it takes, beside the frame.
+        form: Any pass, as the stream asks for them.
+        returned: Is told how the model returns its output.
+    """
+
+    def __init__(
+        self, subject: Subject, given: Tree, form: Pass, returned: Callable[[Tree], None]
+    ) -> None:
+        super().__init__()
+        self.module = subject.module
+        self._subject, self._given, self._form = subject, given, form
+        self._returned = returned
+
+    def _run(self, inputs: Sequence[Tensor], work: Pass) -> list[Tensor]:
+        x, *tensors = inputs
+        self._subject.frame.work = work
+        with _WrittenOut():
+            output = self._subject.call(x, **self._given.filled(tensors))
+        tree, outputs = Tree.of(output)
+        self._returned(tree)
+        return outputs
+
+    def _inputs(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """What the model takes, and what else a pass does."""
+        count = 1 + len(self._given.places)
+        return tensors[:count], tensors[count:]
+
+    @property
+    def _taps(self) -> list[str]:
+        return [name for name in self._subject.blocks if name in (self._form.taps or ())]
+
+    @property
+    def _states(self) -> list[BlockState]:
+        return [binding(block).state for block in self._subject.blocks.values()]
+
+    def _pass(self, index: Index, shown: Sequence[Tensor], stale: Tensor | None) -> Pass:
+        named = {name: x.clone() for name, x in zip(self._taps, shown, strict=True)}
+        return replace(self._form, index=index, shown=named, stale=stale, new={}, tokens=None)
+
+
+class _Dense(_Traced):
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        fresh = {"shown": {}, "outputs": {}, "tokens": None}
+        work = replace(self._form, index=None, linked=frozenset(), **fresh)
+        outputs = self._run(tensors, work)
+        kept = [x for state in self._states if state.kv for x in state.kv]
+        return [*outputs, *_apart(work.outputs), *(kept if work.keep else ())]
+
+
+class _Show(_Traced):
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        inputs, shown = self._inputs(tensors)
+        nothing = torch.zeros(0, dtype=torch.int64)
+        index = Index(nothing, (0,), shown[0].shape[1])
+        return self._run(inputs, self._pass(index, shown, None))
+
+
+class _Step(_Traced):
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        inputs, (chosen, stale, *rest) = self._inputs(tensors)
+        shown, kept = rest[: len(self._taps)], rest[len(self._taps) :]
+        for state, k, v in zip(self._states, kept[::2], kept[1::2], strict=True):
+            state.kv = KeysValues(k, v)
+        work = self._pass(Index(chosen, (chosen.shape[0],), stale.shape[0]), shown, stale)
+        outputs = self._run(inputs, work)
+        new = [x for pair in work.new.values() for x in pair]
+        return [*outputs, *_apart(work.shown), *new]
+
+
+def _apart(taps: Mapping[str, Tensor]) -> list[Tensor]:
+    """Taps as results of their own: OpenVINO refuses one that is also the model's output."""
+    return [1 * tap for tap in taps.values()]
+
+
+def _zeros(x: Tensor) -> Tensor:
+    """Zeros like the first row of a tensor, which `torch.export` may look at."""
+    return torch.zeros(1, *x.shape[1:], dtype=x.dtype)
+
+
+def _program(
+    module: _Traced, args: Sequence[Tensor], chosen: int | None = None, tokens: int = 0
+) -> ExportedProgram:
+    """Trace a pass.
+
+    Args:
+        module: The pass.
+        args: Examples of what it takes.
+        chosen: The place among these of the chosen tokens, of which there may be any number.
+        tokens: N, above that number.
+
+    Raises:
+        ValueError: The model cannot be traced.
+    """
+    sizes: list[Any] = [None] * len(args)
+    if chosen is not None:
+        sizes[chosen] = {0: Dim("chosen", min=2, max=tokens - 1)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch, about itself
+        try:
+            return torch.export.export(
+                module, tuple(args), dynamic_shapes=(tuple(sizes),), strict=False
+            )
+        except Exception as error:
+            raise ValueError(
+                f"torch.export cannot trace this {type(module.module).__name__}, use "
+                f"runtime='torch': {error}"
+            ) from error
+
+
+class _WrittenOut(TorchFunctionMode):
+    """Writes our operator out as one that the runtimes know; nobody reads its log-sum-exp."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not torch.ops.eventful.attend:
+            return func(*args, **(kwargs or {}))
+        q, k, v, scale, bias, *_ = args
+        o = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        return o.transpose(1, 2), q.new_zeros(q.shape[0], q.shape[2], q.shape[1])

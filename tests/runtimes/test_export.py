@@ -1,0 +1,82 @@
+"""Exported models: the same outputs, without the model's own modules."""
+
+import pytest
+import torch
+
+import eventful
+from tests.laws.frames import COSTS, WholePatches, flow_is, frame_stream, kinds, pixels, scripted
+from tests.zoo import build, clip, relative
+
+TEXTS = "p3 c p5 h d p4", "c p4 d p2 h p1"
+ROUNDING = 3e-5  # of float32, over six frames of three blocks
+
+
+@pytest.fixture(autouse=True)
+def _whole_patches(monkeypatch):
+    flow_is(monkeypatch, WholePatches)
+
+
+@pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
+def folder(request, tmp_path_factory):
+    libraries = {"openvino": ["openvino"], "onnxruntime": ["onnxruntime", "onnxscript"]}
+    for library in libraries[request.param]:
+        pytest.importorskip(library)
+    path = tmp_path_factory.mktemp("exported") / request.param
+    model = eventful.convert(build("registers"))
+    return eventful.export(
+        model, path, clip(1)[0], runtime=request.param, method="forward_features"
+    )
+
+
+def stream_of(folder):
+    options = {"pixels": pixels, "costs": COSTS, "scene_cuts": None}
+    return eventful.Stream(eventful.load(folder), policy=eventful.Auto(share=0.5), **options)
+
+
+def test_frames_of_any_kinds_are_those_of_the_model(folder):
+    ours, theirs = stream_of(folder), frame_stream("registers")
+    first, *video = clip(7)
+    assert relative(scripted(ours, first, *TEXTS), scripted(theirs, first, *TEXTS)) < ROUNDING
+    assert ours.layout == theirs.layout
+    for frame in video:
+        assert relative(ours(frame), theirs(frame)) < ROUNDING
+        assert kinds(ours) == kinds(theirs)
+        assert ours.stats.operations.total == theirs.stats.operations.total
+    for one, two in zip(ours.stats.rows, theirs.stats.rows, strict=True):
+        assert one.tokens == two.tokens
+
+
+def test_snapshots_resume_in_another_stream(folder):
+    model, video = eventful.load(folder), clip(6)
+    options = {"pixels": pixels, "costs": COSTS, "policy": eventful.Auto(share=0.5)}
+    one, two = (eventful.Stream(model, **options) for _ in range(2))
+    for frame in video[:3]:
+        one(frame)
+    two.load_snapshot(one.snapshot())
+    for frame in video[3:]:
+        assert torch.equal(one(frame), two(frame))
+
+
+def test_without_a_stream_a_model_runs_dense(folder):
+    frame = clip(1)[0]
+    with torch.inference_mode():
+        expected = build("registers").forward_features(frame)
+        assert relative(eventful.load(folder)(frame), expected) < ROUNDING
+
+
+def test_token_policies_are_refused(folder):
+    with pytest.raises(ValueError, match=r"graphs run frame policies.*got top:3"):
+        eventful.Stream(eventful.load(folder), policy=eventful.TopR(3))
+
+
+def test_another_size_is_refused(folder):
+    with pytest.raises(ValueError, match=r"exported for frames .*3, 12, 20.*export it"):
+        stream_of(folder)(torch.rand(1, 3, 16, 20))
+
+
+def test_what_is_not_exported(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        eventful.load(tmp_path)
+    model = eventful.convert(build("plain"))
+    with pytest.raises(ValueError, match="'openvino' or 'onnxruntime', got 'torch'"):
+        eventful.export(model, tmp_path, clip(1)[0], runtime="torch")
