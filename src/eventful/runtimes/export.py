@@ -27,6 +27,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from eventful.backbones.capturing import is_capturing
 from eventful.block.bindings import Blocks, binding
 from eventful.block.state import BlockState, Frame, KeysValues, Pass
 from eventful.ops import Index
@@ -177,7 +178,8 @@ def _check(subject: Subject, form: Pass) -> None:
             f"or use runtime='torch'"
         )
     for name, module in subject.module.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        if not all(map(is_capturing, hooks)):  # those that record outputs are traced as well
             raise ValueError(
                 f"{name or 'the model'} has a hook, which would not run in a runtime's graph; "
                 f"remove it, or use runtime='torch'"

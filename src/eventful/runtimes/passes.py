@@ -49,6 +49,12 @@ class Passes:
         Raises:
             ValueError: The model cannot be traced; the message says what cannot.
         """
+        for name, value in inputs.items():
+            if "attention_mask" in name and isinstance(value, Tensor) and not value.bool().all():
+                raise ValueError(
+                    f"{name} hides something, which graphs of eventful blocks cannot; leave it "
+                    f"out, or use runtime='torch'"
+                )
         given, tensors = Tree.of(dict(inputs))
         shapes = [(tensor.shape[1:], tensor.dtype) for tensor in (x, *tensors)]
         key = str((shapes, given, sorted(work.taps or ()), sorted(work.linked), work.keep))

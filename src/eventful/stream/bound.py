@@ -59,8 +59,7 @@ class Bound:
         if self.weight.is_meta:
             raise ValueError("this model's weights are on the meta device; load them first")
         self.account = Account(self.blocks)
-        self._call = _method(self.module, method)
-        self._frame_name = _frame_name(self._call)
+        self._call = _by_name(_method(self.module, method))
         self._held = [
             tensors
             for module in model.modules()
@@ -149,10 +148,7 @@ class Bound:
         for block in self.blocks.values():
             binding(block).runs = 0
         start = now(x)
-        if self._frame_name is None:
-            output = self._call(x, **inputs)
-        else:
-            output = self._call(**{self._frame_name: x}, **inputs)
+        output = self._call(x, **inputs)
         seconds = now(x) - start
         runs = {name: binding(block).runs for name, block in self.blocks.items()}
         odd = {name: count for name, count in runs.items() if count != 1}
@@ -201,11 +197,12 @@ class Bound:
         return state_bytes(self.blocks)
 
 
-def _frame_name(call: Callable[..., Any]) -> str | None:
-    """What a model calls its frame, where its first argument may be another one."""
+def _by_name(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand a model its frame by name, where its first argument may be another one."""
     target = call.forward if isinstance(call, nn.Module) else call
     names = inspect.signature(target).parameters
-    return next((name for name in _FRAMES if name in names), None)
+    name = next((name for name in _FRAMES if name in names), None)
+    return call if name is None else lambda x, **inputs: call(**{name: x}, **inputs)
 
 
 def now(x: Tensor) -> float:
