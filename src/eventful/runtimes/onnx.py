@@ -45,6 +45,8 @@ class OnnxRuntime(Runtime):
         options = self._onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors
+        # Threads that wait busily would take the cores from what runs between two frames.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = ["CPUExecutionProvider"]
         return _Session(self._onnxruntime.InferenceSession(model, options, providers=providers))
 

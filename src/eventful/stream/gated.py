@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,18 @@ from eventful.stream.bound import Bound
 from eventful.stream.cuts import SceneCuts, change
 from eventful.stream.engine import Engine, Report
 from eventful.stream.inputs import check_finite, refuse
+
+
+class GateView(NamedTuple):
+    """What a gate saw and did on the last frame.
+
+    Attributes:
+        error: (batch, tokens) L2 norm of e = u - c; 0 on a frame that was flushed whole.
+        updated: (batch, tokens) whether the token was updated.
+    """
+
+    error: Tensor
+    updated: Tensor
 
 
 class Gated(Engine):

@@ -146,6 +146,19 @@ def _check(frame: Tensor) -> None:
         raise RuntimeError("streams compute no gradients; pass frame.detach()")
 
 
+def check_state_dtype(dtype: torch.dtype | None) -> None:
+    """Refuse a dtype that nothing can be kept in.
+
+    Raises:
+        TypeError: It is none of three.
+    """
+    if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+        raise TypeError(
+            f"state_dtype must be torch.float32, torch.bfloat16 or torch.float16, or None for "
+            f"the model's own, got {dtype!r}"
+        )
+
+
 def check_finite(x: Tensor, number: int) -> None:
     """Refuse a frame with NaN or infinity, which waits for the device.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,25 +21,13 @@ from eventful.stream.costs import Costs
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.engine import Engine, Report
 from eventful.stream.frames import Frames
-from eventful.stream.gated import Gated
-from eventful.stream.inputs import Inputs, Normalize, Pixels, check_finite
+from eventful.stream.gated import Gated, GateView
+from eventful.stream.inputs import Inputs, Normalize, Pixels, check_finite, check_state_dtype
 from eventful.stream.layout import Layout, StatedModel
 from eventful.stream.schedule import Schedule
 from eventful.stream.stats import Stats
 
 AnyPolicy = FramePolicy | Policy | Mapping[str, Policy]
-
-
-class GateView(NamedTuple):
-    """What a gate saw and did on the last frame.
-
-    Attributes:
-        error: (batch, tokens) L2 norm of e = u - c; 0 on a frame that was flushed whole.
-        updated: (batch, tokens) whether the token was updated.
-    """
-
-    error: Tensor
-    updated: Tensor
 
 
 class Stream:
@@ -48,8 +36,8 @@ class Stream:
     Several streams share one set of weights; each may run in a thread of its own. Batch rows are
     independent videos of equal size. The first frame is computed in full; so is a row at a scene
     cut, and everything when the frame's size, the model's dtype or device, or its weights change.
-    A module that is replaced in the model after the stream was made is not seen by it, nor is a
-    weight that is written to in place through `.data`; then call `reset`.
+    A module replaced after the stream was made is not seen by it, nor a weight written to in place
+    through `.data`; then call `reset`.
 
     Args:
         model: A model that `eventful.convert` has converted.
@@ -65,16 +53,14 @@ class Stream:
         compile: Compile the blocks with `torch.compile`, under token policies that let a fixed
             number of tokens through (`TopR`, `TopFraction`, `KeepAll`). Each such number compiles
             once; `prepare` does it ahead of time.
-        state_dtype: What is remembered is kept in: torch.float32, bfloat16 or float16; by default
-            as the model computes it. What incremental attention sums up is kept in float32 at
-            least.
+        state_dtype: Of what is remembered: torch.float32 or 16 bits; by default as computed. Sums
+            of incremental attention are kept in float32 at least.
         costs: What frames cost, for `Auto`; by default counted (`share`) or measured on the first
             frame, which takes some four dense frames' time.
-        check: Hold every block to the one that it stands for on first frames, which doubles their
-            time; hold a runtime's graphs to PyTorch.
-        runtime: What runs frames after the first under a frame policy: "torch", or "openvino" or
-            "onnxruntime" for float32 models on the CPU. The first frame makes the graphs, which
-            takes some seconds; see docs/runtimes.md.
+        check: On first frames, hold every block to its original, and a runtime's graphs to PyTorch;
+            this doubles their time.
+        runtime: What runs frames after the first under a frame policy: "torch", "openvino" or
+            "onnxruntime", whose graphs the first frame makes in some seconds; see docs/runtimes.md.
 
     Raises:
         ValueError: The model is not converted, has been changed since in a way that its adapter
@@ -108,11 +94,7 @@ class Stream:
         check: bool = True,
         runtime: runtimes.Name = "torch",
     ) -> None:
-        if state_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-            raise TypeError(
-                f"state_dtype must be torch.float32, torch.bfloat16 or torch.float16, or None for "
-                f"the model's own, got {state_dtype!r}"
-            )
+        check_state_dtype(state_dtype)
         self._settings: dict[str, Any] = {
             "normalize": normalize,
             "pixels": pixels,
@@ -253,8 +235,7 @@ class Stream:
         try:
             return self._engine.first(x, images, inputs, reason)
         except Exception as error:
-            expected = self._inputs.mismatch(frame)
-            if expected is None:
+            if (expected := self._inputs.mismatch(frame)) is None:
                 raise
             raise ValueError(f"{expected}. The model says: {error}") from error
 
@@ -415,7 +396,5 @@ _COUNTS = ("frames", "total_operations", "total_dense_operations", "kinds")
 
 def _size(x: Tensor, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
     """What must stay for anything remembered to be of use."""
-    fixed = {
-        name: tuple(v.shape) if isinstance(v, Tensor) else repr(v) for name, v in inputs.items()
-    }
+    fixed = {n: tuple(v.shape) if isinstance(v, Tensor) else repr(v) for n, v in inputs.items()}
     return tuple(x.shape), x.dtype, x.device, fixed
