@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from eventful.block.block import EventfulBlock, TokenOperations
 from eventful.block.options import Options
-from eventful.block.state import Pass, Place, Stage
+from eventful.block.state import Pass, Stage
 from eventful.ops import Index
 from eventful.policies import Auto, Skip
 from eventful.runtimes import runtime_named
@@ -250,31 +250,13 @@ class _Numbers(EventfulBlock):
         layers = self._numbers["linears"]
         return {stage: [TokenOperations(*layer) for layer in layers[stage]] for stage in layers}
 
+    def _in_graphs(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise: what a block computes is in the graphs."""
+        raise TypeError(f"{self.name} was exported: graphs run it, and its parts cannot be called")
+
     @property
     def scale(self) -> float:
-        """Graphs know it."""
-        raise NotImplementedError
+        """Factor on the scores, which graphs know."""
+        return self._in_graphs()
 
-    def norm_1(self, x: Tensor) -> Tensor:
-        """Graphs run it."""
-        raise NotImplementedError
-
-    def to_qkv(self, c: Tensor, place: Place) -> Tensor:
-        """Graphs run it."""
-        raise NotImplementedError
-
-    def mix(self, o: Tensor, qkv: Tensor) -> Tensor:
-        """Graphs run it."""
-        raise NotImplementedError
-
-    def to_out(self, c: Tensor) -> Tensor:
-        """Graphs run it."""
-        raise NotImplementedError
-
-    def norm_2(self, x: Tensor) -> Tensor:
-        """Graphs run it."""
-        raise NotImplementedError
-
-    def to_mlp(self, c: Tensor) -> Tensor:
-        """Graphs run it."""
-        raise NotImplementedError
+    norm_1 = to_qkv = mix = to_out = norm_2 = to_mlp = _in_graphs

@@ -22,7 +22,8 @@ import torch
 
 import eventful
 from tests.families import test_families as laws
-from tests.families.zoo import CASES, build, dense, inputs, stream_of, tensors, video
+from tests.families.cases import CASES
+from tests.families.zoo import build, dense, inputs, stream_of, tensors, video
 from tests.laws.frames import NoMotion, flow_is
 from tests.zoo import relative
 

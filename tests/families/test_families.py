@@ -7,7 +7,8 @@ import torch
 
 import eventful
 from eventful.block.block import eventful_blocks
-from tests.families.zoo import CASES, build, dense, inputs, stream_of, tensors, video
+from tests.families.cases import CASES
+from tests.families.zoo import build, dense, inputs, stream_of, tensors, video
 from tests.laws.frames import NoMotion, WholePatches, flow_is, kinds, scripted, shifted
 from tests.zoo import relative, same
 

@@ -12,19 +12,8 @@ import eventful
 from eventful.backbones.layouts import FAMILIES
 from eventful.backbones.layouts import REFUSED as KNOWN_REFUSED
 from eventful.block.block import eventful_blocks
-from tests.families.zoo import (
-    CASES,
-    RATIO,
-    SQUARE,
-    TEXT,
-    WIDE,
-    build,
-    dense,
-    inputs,
-    stream_of,
-    tensors,
-    video,
-)
+from tests.families.cases import CASES, RATIO, SQUARE, TEXT, WIDE
+from tests.families.zoo import build, dense, inputs, stream_of, tensors, video
 from tests.laws.frames import NoMotion, flow_is, scripted
 from tests.zoo import relative
 

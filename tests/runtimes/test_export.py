@@ -80,3 +80,11 @@ def test_what_is_not_exported(tmp_path):
     model = eventful.convert(build("plain"))
     with pytest.raises(ValueError, match="'openvino' or 'onnxruntime', got 'torch'"):
         eventful.export(model, tmp_path, clip(1)[0], runtime="torch")
+
+
+def test_parts_of_its_blocks_cannot_be_called(folder):
+    block = eventful.load(folder).blocks[0]
+    with pytest.raises(TypeError, match=r"blocks\.0 was exported: graphs run it"):
+        block.norm_1(torch.rand(3, 24))
+    with pytest.raises(TypeError, match="was exported"):
+        _ = block.scale

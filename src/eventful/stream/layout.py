@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from difflib import get_close_matches
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class Layout(NamedTuple):
     suffix: int = 0
 
 
-class StatedModel(nn.Module):
+class StatedModel(nn.Module, ABC):
     """A model that states what a stream finds out about others on their first frame.
 
     Attributes:
@@ -50,9 +51,9 @@ class StatedModel(nn.Module):
     layout: Layout
     outside: int
 
+    @abstractmethod
     def norm_of(self, tap: str) -> Norm | None:
         """What the reader of a tap puts before it, if anything."""
-        raise NotImplementedError
 
 
 def linked_blocks(work: Pass, observer: Observer) -> frozenset[str]:
