@@ -44,3 +44,17 @@ def test_a_mask_that_hides_something_is_refused():
     with pytest.raises(ValueError, match="attention_mask hides something"):
         stream(third, attention_mask=mask.tril())
     stream(third, attention_mask=mask)
+
+
+def test_a_model_that_compares_rows_runs_row_by_row_only():
+    """CLIP's logits are those of every image with every text."""
+    (frame,) = video("CLIP", 1)
+    ours, theirs = (
+        stream_of("CLIP", build("CLIP"), eventful.Skip(2), runtime=runtime)
+        for runtime in ("openvino", "torch")
+    )
+    with pytest.raises(ValueError, match=r"gives \(2, 1\) where PyTorch gives \(2, 2\): rows"):
+        ours(frame, **inputs("CLIP", 2))
+    one, more = frame[:1], {name: values[:1] for name, values in inputs("CLIP", 2).items()}
+    pairs = zip(tensors(ours(one, **more)), tensors(theirs(one, **more)), strict=True)
+    assert max(relative(a, b) for a, b in pairs) < 3e-5

@@ -207,7 +207,15 @@ def hold(ours: Any, theirs: Any, what: str) -> None:
     Raises:
         ValueError: They differ by more than rounding.
     """
-    off = [_off(a, b) for a, b in zip(_floats(ours), _floats(theirs), strict=True)]
+    pairs = list(zip(_floats(ours), _floats(theirs), strict=True))
+    for a, b in pairs:
+        if a.shape != b.shape:
+            raise ValueError(
+                f"{what} gives {tuple(a.shape)} where PyTorch gives {tuple(b.shape)}: rows of a "
+                f"batch run one by one, and this model compares or joins them; give each a stream "
+                f"of its own, or use runtime='torch'"
+            )
+    off = [_off(a, b) for a, b in pairs]
     if not max(off) <= TOLERANCE:
         raise ValueError(
             f"{what} does not compute what PyTorch does: it is {max(off):.2g} off, relative, on "
@@ -236,7 +244,5 @@ def _floats(output: Any) -> list[Tensor]:
 
 def _off(ours: Tensor, theirs: Tensor) -> float:
     """Relative error."""
-    if ours.shape != theirs.shape:
-        return torch.inf
     size = theirs.norm().clamp_min(torch.finfo(torch.float32).tiny)
     return ((ours - theirs).norm() / size).item()

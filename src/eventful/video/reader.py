@@ -231,7 +231,8 @@ def _images(reader: Reader, path: str | os.PathLike[str]) -> Generator[Tensor, N
 def _source(path: Path) -> Video | Stills:
     if not path.exists():
         if path.name == "-" or re.match(r"[a-z][a-z0-9+.-]*:/", str(path), re.IGNORECASE):
-            raise ValueError(f"{_TAKEN}; got {path}. {_INSTEAD}")
+            given = re.sub(":/+", "://", str(path), count=1)  # of which a path keeps one slash
+            raise ValueError(f"{_TAKEN}; got {given}. {_INSTEAD}")
         raise FileNotFoundError(
             f"{_TAKEN}; there is nothing at {path}. "
             f"Check the path; a relative one starts at {Path.cwd()}"
