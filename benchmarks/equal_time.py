@@ -33,7 +33,6 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -213,8 +212,7 @@ def measure(
     tokens = dense(model, frames, folder / "dense" / f"{clip}-{size}.pt")
     eventful.convert(model)
     costs = costs_of(whole if decoder else model, frames)
-    plain = replace(costs, held=0.0) if decoder else costs  # the last output is given again
-    found = points(by_age(frames, tokens), plain)
+    found = points(by_age(frames, tokens), costs)
     curves = [[(t, getattr(e, kind)) for t, e, _ in found] for kind in Errors._fields]
     best = {"over": [*map(hull, curves)], "over_mix": [hull(curve, float) for curve in curves]}
     rows = []

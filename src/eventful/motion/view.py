@@ -26,8 +26,6 @@ class Look(NamedTuple):
             moved pictures miss.
         unmoved: The same of the dense frame's picture as it stood.
         flow: (1, height, width, 2) the motion of each pixel.
-        distance: Root mean square difference of the frame from the dense one as it stood, in grey
-            from 0 to 1.
     """
 
     motion: Tensor
@@ -36,7 +34,6 @@ class Look(NamedTuple):
     residual: Tensor
     unmoved: Tensor
     flow: Tensor
-    distance: float
 
 
 @dataclass
@@ -86,11 +83,14 @@ class View:
         """Whether a frame shows what was shown last, to less than a level of 8-bit grey."""
         return bool((image - self.shown).abs().max() < 1 / 512)
 
+    def distance(self, image: Tensor) -> float:
+        """Root mean square difference from the dense frame as it stood, in grey from 0 to 1."""
+        off = self.flow.grey(image).float() - self.grey.float()
+        return off.square().mean().sqrt().item() / 255
+
     def look(self, image: Tensor) -> Look:
         """See a frame against what is known."""
-        grey = self.flow.grey(image)
-        flow = self.flow.between(self.grey, grey, self.last)
-        distance = (grey.float() - self.grey.float()).square().mean().sqrt().item() / 255
+        flow = self.flow.between(self.grey, self.flow.grey(image), self.last)
         motion = on_grid(flow, self.grid)
         expected = _carry_pixels(self.pixels, flow)
         fresh, drift = torch.zeros(1, *self.grid, dtype=torch.bool, device=image.device), None
@@ -105,7 +105,7 @@ class View:
             brought = carry(self.brought, motion)[..., 0].masked_fill(fresh, 0)
             residual = torch.hypot(residual, brought)
         unmoved = patch_rms(image - self.pixels, self.grid)
-        return Look(motion, drift, fresh, residual[0], unmoved[0], flow, distance)
+        return Look(motion, drift, fresh, residual[0], unmoved[0], flow)
 
     def saw(self, image: Tensor, look: Look) -> None:
         """Take note of a frame that was looked at and shown."""

@@ -6,11 +6,18 @@ import math
 from dataclasses import asdict
 from typing import Any, ClassVar, final
 
-from eventful.motion import Look
 from eventful.policies import Auto
 from eventful.stream.costs import Costs
 from eventful.stream.estimate import Estimate
-from eventful.stream.gain import LONGEST, SHARES, Gain, best_for_budget, best_for_error
+from eventful.stream.gain import (
+    HELD,
+    LONGEST,
+    SHARES,
+    Gain,
+    best_for_budget,
+    best_for_error,
+    cost_at,
+)
 from eventful.stream.plan import Check, Choice, Plan
 
 _ROUNDING = 1e-9  # of sums of shares
@@ -30,8 +37,8 @@ class Automatic(Plan):
     the picture's distance saturates. *A budget.* Each frame earns its share and pays what it
     costs; a dense frame comes when the last one is paid for.
 
-    Either way, how many tokens are recomputed on the frames between is chosen at every dense frame
-    (`gain`), down to none.
+    Either way, what the frames between show is chosen at every dense frame (`gain`): the output
+    moved, with how many tokens recomputed, or as it is.
 
     Args:
         policy: The policy.
@@ -51,11 +58,11 @@ class Automatic(Plan):
         self._policy, self._costs, self._patches = policy, costs, patches
         self._share = policy.share or policy.time
         self._aim = self.AIM * policy.max_error if policy.max_error is not None else None
-        least = costs.share(0)
+        least = min(cost_at(level, costs, patches) for level in (0, HELD))
         if self._share is not None and self._share <= least:
             raise ValueError(
                 f"{policy} asks for a share of {self._share:g} of a dense frame, and what runs on "
-                f"every frame (the model outside its blocks, and motion) takes {least:.3f} already"
+                f"every frame (the model outside its blocks) takes {least:.3f} already"
             )
         self.estimate, self.gain = Estimate(), Gain()
         self._debt = self._credit = 0.0
@@ -75,24 +82,24 @@ class Automatic(Plan):
         self._reach = self.TRUST
         self._dense()
 
-    def decide(self, look: Look | None) -> Choice:
+    def decide(self, distance: float | None) -> Choice:
         """Weigh the frame."""
         self._age += 1
-        if look is None:
-            self._pay(self._costs.held / self._costs.dense, self._shown)
+        if distance is None:
+            self._pay(cost_at(HELD, self._costs, self._patches), self._shown)
             return Choice("held", "nothing moved", estimate=self._shown)
-        self._distance = look.distance
-        error = self.estimate.error(look.distance) * self.gain.rest(self._level)
+        self._distance = distance
+        error = self.estimate.error(distance) * self.gain.rest(self._level)
         if self._age == 1:
             step = error / self.gain.rest(self._level) - self._usual
             self._usual += step * (self.FOLLOW if self._usual else 1.0)
         reason = self._due(error)
+        tokens = 0 if self._level == HELD else int(SHARES[self._level] * self._patches)
+        kind = "held" if self._level == HELD else "partial" if tokens else "carried"
         if reason:
-            return Choice("dense", reason)
-        tokens = int(SHARES[self._level] * self._patches)
+            return Choice("dense", reason, instead=kind)
         self._shown = error
-        self._pay(self._costs.share(tokens), error)
-        kind = "partial" if tokens else "carried"
+        self._pay(cost_at(self._level, self._costs, self._patches), error)
         return Choice(kind, "between", tokens, error)
 
     def _due(self, error: float) -> str:
@@ -124,16 +131,17 @@ class Automatic(Plan):
     def learn(self, check: Check) -> None:
         """Set estimate and gain right, and choose again."""
         if self._distance is not None:
-            missed = self.estimate.learn(self._distance, check.shown)
+            shown = check.held / self.gain.held if self._level == HELD else check.shown
+            missed = self.estimate.learn(self._distance, shown)
             self._reach = min(LONGEST, max(self.TRUST, 2 * self._age))
             if self._aim is not None:
                 self._owe((math.sqrt(missed) - 1) * self._owed, self._aim)
-        self.gain.learn(check.squares, check.wanted, check.change)
+        self.gain.learn(self._age, check.squares, check.wanted, check.change)
         self._dense()
         self._choose()
 
     def _choose(self) -> None:
-        """Decide how many tokens to recompute between dense frames: as many as pay."""
+        """Decide what to do between dense frames: what pays most."""
         if self._share is not None:
             self._level = best_for_budget(self._share, self._costs, self.gain, self._patches)
         elif self._aim is not None:

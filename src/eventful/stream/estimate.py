@@ -11,7 +11,7 @@ from typing import ClassVar
 class Estimate:
     """Relative error of a moved output, from how far the picture is from the dense frame's.
 
-        error = k max(D, 1/255)^0.6        D from `Look.distance`
+        error = k max(D, 1/255)^0.6        D from `View.distance`
 
     Of the statistics tried (docs, "How a frame goes through"), this one says most with one factor
     per video. k starts from a prior and follows what dense frames show: each compares what would

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, ClassVar, final
 
-from eventful.motion import Look
 from eventful.policies import Auto
 from eventful.stream.costs import Costs
 from eventful.stream.estimate import Estimate
@@ -52,16 +51,16 @@ class Flat(Plan):
         self._stale = self._patches if cut else 0
         self._computes, self._expected = True, self._costs.dense
 
-    def decide(self, look: Look | None) -> Choice:
+    def decide(self, distance: float | None) -> Choice:
         """As many tokens as a frame may compute, whatever it shows."""
-        if look is None and not self._stale:
+        if distance is None and not self._stale:
             self._computes = False
             return Choice("held", "nothing moved", estimate=0.0)
         share = self._share()
         tokens = min(self._patches, self._costs.tokens(share))
-        error = None if look is None else self.estimate.error(look.distance)
+        error = None if distance is None else self.estimate.error(distance)
         self._computes, self._expected = tokens > 0, self._costs.of(tokens)
-        self._distance = 0.0 if look is None else look.distance
+        self._distance = distance or 0.0
         if tokens == self._patches:
             self._stale = 0
             return Choice("dense", "it fits", estimate=error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -126,12 +127,13 @@ class Frames(Engine):
         self.bound.account.outside = self._outside(observer)
         self.bound.account.measure(self._tokens)
         self._hand_over(x, inputs, work, output)
+        self._end(output, inputs)
         if isinstance(self.policy, Auto):
             schedule.set_costs(self._given or self._find_costs(x, images, inputs))
         self._schedule = schedule
         for row, decision in enumerate(decisions):
             schedule.done(row, decision, None)
-        self._end(output, inputs)
+        self.bound.frame.work = None
         self._note(decisions)
         return output, self._report(seconds, decisions, [None] * self._rows)
 
@@ -180,13 +182,15 @@ class Frames(Engine):
     def _find_costs(self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any]) -> Costs:
         """Count operations where a share of them is asked for; else measure time."""
         assert self._taps is not None
+        repeats = self._last is not None and self._rows == 1  # rows are hardly ever held at once
         if isinstance(self.policy, Auto) and self.policy.share is not None:
-            return counted_costs(self.bound.account, self._taps.special, self._rows)
+            return counted_costs(self.bound.account, self._taps.special, self._rows, repeats)
         shape = tuple(x.shape)
         if shape not in self._measured:
             assert images is not None
+            repeat = partial(_copy, self._last) if repeats else None
             args = self.bound, self._compute, x, images, inputs, self._taps, self._linked
-            self._measured[shape] = timed_costs(*args)
+            self._measured[shape] = timed_costs(*args, repeat)
         return self._measured[shape]
 
     def _trace(self, x: Tensor, inputs: Mapping[str, Any]) -> tuple[Pass, Any, float, Observer]:
@@ -288,8 +292,7 @@ class Frames(Engine):
             active = 0 if decision.patches is None else len(decision.patches) + self._taps.special
             active = self._tokens if decision.kind == "dense" else active
             used += account.passed(active)
-            error = None if found is None else found.shown
-            rows.append(self._schedule.row_report(row, decision, active, error))
+            rows.append(self._schedule.row_report(row, decision, active, found))
         used += Operations(other=0 if repeats else account.outside)
         flushed = {row: d.reason for row, d in enumerate(decisions) if d.flushed}
         return Report(seconds, used, account.dense(self._rows), flushed, rows=tuple(rows))

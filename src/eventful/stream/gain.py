@@ -1,4 +1,4 @@
-"""How many tokens to recompute between dense frames: what they are worth, and what they cost."""
+"""What to do between dense frames: hold, move or recompute tokens; what it gains and costs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from eventful.stream.costs import Costs
 
 SHARES = 0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4  # of the patches, that may be recomputed
+HELD = -1  # the level at which nothing is recomputed, nor moved
+LEVELS = *range(len(SHARES)), HELD
 MOVING = 0.1  # of the patches: those whose tokens change most
 
 
 @dataclass
 class Gain:
-    """The share of the squared error that lies in the patches that would be recomputed.
+    """What would be left of the error of a moved output, had something else been shown.
 
     Every dense frame shows it, whether tokens were recomputed before or not: the true error of each
     patch beside the order in which patches would have been chosen. Recomputing those of the m-th
@@ -24,11 +27,15 @@ class Gain:
 
         rho(m) = sqrt(1 - captured[m])
 
-    of the error, as long as recomputed tokens come out right.
+    of the error, as long as recomputed tokens come out right. Beside it stands the error of the
+    last dense output as it stood.
 
     Attributes:
         captured: Over all patches, for each of `SHARES`.
         moving: Over the tenth of the patches whose tokens change most.
+        held: Error of the output held over that of the output moved, right after a dense frame,
+            over all patches.
+        held_moving: Over the tenth of the patches with the largest errors of both.
         checks: Dense frames that they rest on.
     """
 
@@ -37,20 +44,23 @@ class Gain:
 
     captured: list[float] = field(default_factory=lambda: list(Gain.PRIOR))
     moving: list[float] = field(default_factory=lambda: list(Gain.PRIOR))
+    held: float = 1.15
+    held_moving: float = 1.15
     checks: int = 0
 
     def rest(self, level: int) -> float:
         """Rho over all patches."""
-        return math.sqrt(max(0.01, 1 - self.captured[level]))
+        return self.held if level == HELD else _rest(self.captured[level])
 
     def rest_of_moving(self, level: int) -> float:
         """Rho over the patches that move."""
-        return math.sqrt(max(0.01, 1 - self.moving[level]))
+        return self.held_moving if level == HELD else _rest(self.moving[level])
 
-    def learn(self, squares: Tensor, wanted: Tensor, change: Tensor) -> None:
+    def learn(self, age: int, squares: Tensor, wanted: Tensor, change: Tensor) -> None:
         """Take in a dense frame.
 
         Args:
+            age: Frames since the dense frame before.
             squares: (patches,) squared error of what would have been shown.
             wanted: (patches,) by how much each patch asks to be recomputed.
             change: (patches,) squared change of its token since the last dense frame.
@@ -67,13 +77,30 @@ class Gain:
                 count = int(share * len(order))
                 if count and total > 0:
                     known[level] += weight * (sums[count - 1].item() / total - known[level])
+        wrong = (squares + change).topk(len(moves)).indices
+        early = age ** (GROWTH - GROWTH_HELD)
+        self.held += weight * (early * _ratio(change, squares) - self.held)
+        of_moving = early * _ratio(change[wrong], squares[wrong])
+        self.held_moving += weight * (of_moving - self.held_moving)
 
 
-MARGIN = 1.03  # by which recomputing tokens must seem better than none
+def _rest(captured: float) -> float:
+    return math.sqrt(max(0.01, 1 - captured))
+
+
+def _ratio(squares: Tensor, over: Tensor) -> float:
+    """Root of the ratio of two sums of squares, within reason."""
+    ratio = squares.sum() / over.sum().clamp_min(torch.finfo(over.dtype).tiny)
+    return ratio.sqrt().clamp(1 / MOST, MOST).item()
+
+
+MARGIN = 1.03  # by which recomputing tokens, or holding, must seem better than moving alone
+MOST = 4.0  # error of the output held over that of the output moved
 GROWTH = 0.35  # error grows with age to this power, in the mean over clips
+GROWTH_HELD = 0.41  # and that of an output that is not moved to this one
 
 
-def mean_growth(apart: float) -> float:
+def mean_growth(apart: float, growth: float = GROWTH) -> float:
     """Mean error with dense frames so far apart, over the error of the first frame after one.
 
     Example:
@@ -81,7 +108,7 @@ def mean_growth(apart: float) -> float:
         (0.0, 0.5, 1.074)
     """
     whole = int(apart)
-    total = sum(age**GROWTH for age in range(1, whole)) + (apart - whole) * whole**GROWTH
+    total = sum(age**growth for age in range(1, whole)) + (apart - whole) * whole**growth
     return total / apart
 
 
@@ -93,23 +120,35 @@ def apart_at(share: float, each: float) -> float:
     return (1 - each) / (share - each) if share > each else math.inf
 
 
+def cost_at(level: int, costs: Costs, patches: int) -> float:
+    """What a frame costs at a level, over a dense frame's cost."""
+    if level == HELD:
+        return costs.held / costs.dense
+    return costs.share(int(SHARES[level] * patches))
+
+
+def _growth(level: int) -> float:
+    return GROWTH_HELD if level == HELD else GROWTH
+
+
 def best_for_budget(share: float, costs: Costs, gain: Gain, patches: int) -> int:
-    """The level of `SHARES` with the least error on what moves, at a mean share of a dense cost.
+    """The level of `LEVELS` with the least error on what moves, at a mean share of a dense cost.
 
     What moves is what most tasks are about, and the still rest hardly differs between the levels.
     """
 
     def error(level: int) -> float:
-        apart = apart_at(share, costs.share(int(SHARES[level] * patches)))
+        apart = apart_at(share, cost_at(level, costs, patches))
         if apart > LONGEST:
             return math.inf
-        return gain.rest_of_moving(level) * mean_growth(apart) * (MARGIN if level else 1)
+        grown = mean_growth(apart, _growth(level))
+        return gain.rest_of_moving(level) * grown * (MARGIN if level else 1)
 
-    return min(range(len(SHARES)), key=error)
+    return min(LEVELS, key=error)
 
 
 def best_for_error(target: float, first: float, costs: Costs, gain: Gain, patches: int) -> int:
-    """The level of `SHARES` that costs least at a mean error.
+    """The level of `LEVELS` that costs least at a mean error.
 
     Args:
         target: The mean error.
@@ -121,11 +160,12 @@ def best_for_error(target: float, first: float, costs: Costs, gain: Gain, patche
 
     def cost(level: int) -> float:
         reach = target / max(1e-9, gain.rest(level) * first)
-        apart = max((x for x in range(1, LONGEST + 1) if mean_growth(x) <= reach), default=1)
-        each = costs.share(int(SHARES[level] * patches))
+        grown = (mean_growth(x, _growth(level)) for x in range(1, LONGEST + 1))
+        apart = max(1, sum(error <= reach for error in grown))
+        each = cost_at(level, costs, patches)
         return (1 + (apart - 1) * each) / apart * (MARGIN if level else 1)
 
-    return min(range(len(SHARES)), key=cost)
+    return min(LEVELS, key=cost)
 
 
 LONGEST = 45  # frames between two dense ones, at most: errors are checked nowhere else

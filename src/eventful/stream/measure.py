@@ -23,20 +23,21 @@ SHARES = 1 / 16, 1 / 4  # of the patches, at which partial frames are measured
 STEP = 2  # pixels that the picture moves by, for the flow to have something to find
 
 
-def counted_costs(account: Account, prefix: int, rows: int) -> Costs:
+def counted_costs(account: Account, prefix: int, rows: int, repeats: bool) -> Costs:
     """Costs in operations, of one row.
 
     Args:
         account: Of the stream, its sizes known.
         prefix: Class and register tokens, and others that are no patches.
         rows: Batch rows of a frame.
+        repeats: Whether a held frame gives the last output again.
     """
     outside = account.outside / rows
     one, two = (account.passed(prefix + patches).total for patches in (1, 2))
     return Costs(
         dense=account.dense(1).total - account.outside + outside,
         carried=outside,
-        held=outside,
+        held=0 if repeats else outside,
         partial=outside + 2 * one - two,
         token=two - one,
         unit="operations",
@@ -51,6 +52,7 @@ def timed_costs(
     inputs: Mapping[str, Any],
     taps: Taps,
     linked: frozenset[str],
+    repeat: Callable[[], Any] | None,
 ) -> Costs:
     """Costs in milliseconds, of one row, motion included; what is remembered stays as it is.
 
@@ -62,6 +64,7 @@ def timed_costs(
         inputs: What else the model takes.
         taps: Its outputs.
         linked: Blocks that take the output of the block before as it is.
+        repeat: Gives the last output again, as a held frame does; None if it runs the model.
     """
     height, width = taps.grid
     patches, rows = height * width, len(x)
@@ -100,12 +103,12 @@ def timed_costs(
         few, many = (max(1, int(share * patches)) for share in SHARES)
         some, more = (milliseconds(lambda n=n: run(taps.special + n, True)) for n in (few, many))
         token = max(1e-9, (more - some) / max(1, many - few))
-        held = milliseconds(lambda: run(0, False))
+        held = milliseconds(repeat or (lambda: run(0, False)))
         return Costs(
             dense=milliseconds(lambda: run(tokens, False)) + motion,
             carried=milliseconds(lambda: run(0, True)) + motion,
             held=held,
-            partial=max(held, some - few * token) + motion,
+            partial=max(0.0, some - few * token) + motion,
             token=token,
         )
     finally:

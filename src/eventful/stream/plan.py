@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple, final
 
 from torch import Tensor
 
-from eventful.motion import Look
 from eventful.policies import Carry, Skip
 
 Kind = Literal["dense", "partial", "carried", "held"]
@@ -25,6 +24,7 @@ class Choice(NamedTuple):
         band: Positions in raster order, first and number, of patches to compute in any case; they
             count among `tokens`, and go on at the first patch after the last.
         settle: Whether what is shown then stands for a dense output from now on.
+        instead: What a frame would have been that is dense.
     """
 
     kind: Kind
@@ -33,6 +33,7 @@ class Choice(NamedTuple):
     estimate: float | None = None
     band: tuple[int, int] = (0, 0)
     settle: bool = False
+    instead: Kind = "carried"
 
 
 class Check(NamedTuple):
@@ -40,12 +41,14 @@ class Check(NamedTuple):
 
     Attributes:
         shown: Relative error of the output moved, tokens recomputed before lying over it.
+        held: Relative error of the last dense output as it stands.
         squares: (patches,) squared error of each patch in it.
         change: (patches,) squared change of each since the last dense frame.
         wanted: (patches,) by how much each would have asked to be recomputed.
     """
 
     shown: float
+    held: float
     squares: Tensor
     change: Tensor
     wanted: Tensor
@@ -54,7 +57,7 @@ class Check(NamedTuple):
 class Plan(ABC):
     """Decides for one row of a stream."""
 
-    looks: bool = True  # whether it needs to see the motion of every frame
+    looks: bool = True  # whether it needs to see frames
     survives_cuts: bool = False  # whether a scene cut brings no dense frame
 
     @abstractmethod
@@ -62,11 +65,12 @@ class Plan(ABC):
         """A dense frame that was not asked for: the first, a scene cut, whatever was flushed."""
 
     @abstractmethod
-    def decide(self, look: Look | None) -> Choice:
+    def decide(self, distance: float | None) -> Choice:
         """Choose for a frame.
 
         Args:
-            look: What is seen of it; None if it shows what was shown last.
+            distance: Of its picture from the dense frame's (`View.distance`); None if it shows what
+                was shown last.
         """
 
     @abstractmethod
@@ -108,12 +112,12 @@ class Every(Plan):
         """Count from here."""
         self._frames = 0
 
-    def decide(self, look: Look | None) -> Choice:
+    def decide(self, distance: float | None) -> Choice:
         """By the count alone."""
         self._frames += 1
         if (self._frames + self._policy.phase) % self._policy.every == 0:
             return Choice("dense", "its turn")
-        return Choice("carried" if self.looks and look is not None else "held", "between")
+        return Choice("carried" if self.looks and distance is not None else "held", "between")
 
     def learn(self, check: Check) -> None:
         """Nothing to learn."""

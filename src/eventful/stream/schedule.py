@@ -34,6 +34,7 @@ class Decision(NamedTuple):
         estimate: Relative error of what is shown as estimated, where it is.
         flushed: Whether it is dense for another reason than the policy's.
         settle: Whether what is shown then stands for a dense output.
+        instead: What a dense frame would have been.
     """
 
     kind: Kind
@@ -43,6 +44,7 @@ class Decision(NamedTuple):
     estimate: float | None = None
     flushed: bool = False
     settle: bool = False
+    instead: Kind = "carried"
 
 
 class Schedule:
@@ -133,18 +135,13 @@ class Schedule:
         return found
 
     def _choose(self, plan: Plan, row: int, view: View | None) -> Decision:
-        look = None
-        if plan.looks and view is not None:
-            image = self._image(row)
-            look = None if view.still(image) else view.look(image)
-        choice = plan.decide(look)
-        patches = None
-        if choice.kind == "partial" and view is not None:
-            look = look or view.look(self._image(row))  # tokens may be owed on a still picture
-            patches = chosen(rank(look).flatten(), choice)
-        return Decision(
-            choice.kind, choice.reason, look, patches, choice.estimate, settle=choice.settle
-        )
+        if not plan.looks or view is None:
+            return _decision(plan.decide(None))
+        image = self._image(row)
+        distance = None if view.still(image) else view.distance(image)
+        choice = plan.decide(distance)
+        sees = choice.kind == "partial" or (choice.kind != "held" and distance is not None)
+        return _decision(choice, view.look(image) if sees else None)
 
     def _see(self, images: Tensor | None) -> set[int]:
         """Take a frame's pictures in, and say which rows show another scene."""
@@ -208,7 +205,7 @@ class Schedule:
             plan.clock(milliseconds / len(self.plans))
 
     def row_report(
-        self, row: int, decision: Decision, tokens: int, error: float | None
+        self, row: int, decision: Decision, tokens: int, compared: Compared | None
     ) -> FrameRow:
         """What is told of a row."""
         self._ages[row] = 0 if decision.kind == "dense" else self._ages[row] + 1
@@ -220,7 +217,7 @@ class Schedule:
             decision.reason,
             tokens,
             estimate,
-            error,
+            None if compared is None else compared.instead(decision.instead),
             self.plans[row].checks,
             self._ages[row],
         )
@@ -261,6 +258,22 @@ class Schedule:
             }
             if own and self._flow is not None:
                 self._views[row] = View(self._flow, self._grid, **own)
+
+
+def _decision(choice: Choice, look: Look | None = None) -> Decision:
+    """What a plan has chosen, with what was seen of the frame."""
+    patches = None
+    if choice.kind == "partial" and look is not None:
+        patches = chosen(rank(look).flatten(), choice)
+    return Decision(
+        choice.kind,
+        choice.reason,
+        look,
+        patches,
+        choice.estimate,
+        settle=choice.settle,
+        instead=choice.instead,
+    )
 
 
 def chosen(wanted: Tensor, choice: Choice) -> Tensor:

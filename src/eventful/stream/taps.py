@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eventful.motion import Look, carry
+from eventful.stream.plan import Kind
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -18,14 +19,20 @@ class Compared(NamedTuple):
     """A dense output beside what would have been shown in its place.
 
     Attributes:
-        shown: Relative error of what would have been shown.
+        shown: Relative error of what would have been shown, moved.
+        held: Relative error of the last dense output as it stands.
         squares: (patches,) squared error of each patch in it, over the whole's square.
-        change: (patches,) the same of the last dense output as it stands.
+        change: (patches,) the same of the last dense output.
     """
 
     shown: float
+    held: float
     squares: Tensor
     change: Tensor
+
+    def instead(self, kind: Kind) -> float:
+        """Relative error of what a frame of another kind would have shown."""
+        return self.held if kind == "held" else self.shown
 
 
 @dataclass
@@ -111,7 +118,8 @@ class Taps:
         off = [norm(tokens.to(output.dtype)).float() - exact for tokens in instead]
         shown, change = (x[0].square().sum(-1) / size for x in off)
         patches = self._places(len(shown))
-        return Compared(shown.sum().sqrt().item(), shown[patches], change[patches])
+        moved, held = (x.sum().sqrt().item() for x in (shown, change))
+        return Compared(moved, held, shown[patches], change[patches])
 
     def _moved(self, name: str, row: int, look: Look) -> Tensor:
         """A row's tokens (1, tokens, dim) where the frame shows them."""
