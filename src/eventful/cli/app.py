@@ -15,6 +15,7 @@ from eventful.cli.commands import (
     evaluate,
     export,
     finetune,
+    folder,
     inspect,
     paper,
     run,
@@ -25,7 +26,16 @@ RUN, RESEARCH = "Run", "Research"
 
 
 class Panels(TyperGroup):
-    """Lists commands by their `rich_help_panel`, as Typer does with markup, but in plain text."""
+    """Lists commands by their `rich_help_panel`, as Typer does with markup, but in plain text.
+
+    A command's name may be two words.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that arguments begin with."""
+        if " ".join(args[:2]) in self.commands:
+            args = [" ".join(args[:2]), *args[2:]]
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each panel."""
@@ -70,6 +80,7 @@ app.command("export", rich_help_panel=RUN)(export.command)
 app.command("inspect", rich_help_panel=RUN)(inspect.command)
 app.command("bench", rich_help_panel=RUN)(bench.command)
 app.command("evaluate", rich_help_panel=RESEARCH)(evaluate.command)
+app.command("evaluate folder", rich_help_panel=RUN)(folder.command)
 app.command("calibrate", rich_help_panel=RESEARCH)(calibrate.command)
 app.add_typer(finetune.group, name="finetune", rich_help_panel=RESEARCH)
 app.command("weights", rich_help_panel=RESEARCH)(weights.command)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from torch import nn
@@ -127,6 +128,57 @@ def chosen_policy(text: str | None, targets: Mapping[str, float | None]) -> Fram
     except ValueError as error:
         (name,) = given
         raise ValueError(str(error).replace(f"Auto({name}=...)", _option(name))) from None
+
+
+def chosen_policies(
+    texts: Sequence[str], targets: Mapping[str, float | None]
+) -> list[FramePolicy | Policy]:
+    """The policies that several --policy, or one of its short forms, ask for; none without any.
+
+    Raises:
+        ValueError: Both are given, or what is given is no policy.
+
+    Example:
+        >>> chosen_policies(["skip:5", "carry:5"], {"share": None})
+        [Skip(every=5, phase=0), Carry(every=5)]
+    """
+    if len(texts) <= 1 and (texts or any(value is not None for value in targets.values())):
+        return [chosen_policy(next(iter(texts), None), targets)]
+    for name, value in targets.items():
+        if value is not None:
+            raise ValueError(f"give --policy or {_option(name)}, not both")
+    return list(dict.fromkeys(map(read_policy, texts)))
+
+
+def read_point(text: str | None) -> tuple[float, float] | None:
+    """Read X,Y.
+
+    Raises:
+        ValueError: The text is no two numbers.
+
+    Example:
+        >>> read_point("320,240")
+        (320.0, 240.0)
+    """
+    if text is None:
+        return None
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise ValueError(f"--point takes X,Y in pixels, such as 320,240; got {text!r}") from None
+    return x, y
+
+
+def named_blocks(patterns: Sequence[str]) -> Callable[[str, nn.Module], bool] | None:
+    """Which blocks to convert, for `eventful.convert`; None for all.
+
+    Example:
+        >>> named_blocks(["blocks.[01]"])("blocks.2", nn.Identity())
+        False
+    """
+    if not patterns:
+        return None
+    return lambda name, block: any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _option(name: str) -> str:

@@ -15,7 +15,9 @@ Video = Annotated[
     Path | None,
     typer.Argument(help="A video file or a folder of images; without it, the demo."),
 ]
-Model = Annotated[str, typer.Option(help="'demo', or 'timm:NAME' for any timm model.")]
+Model = Annotated[
+    str, typer.Option(help="'demo', 'timm:NAME', or 'hf:FOLDER' or 'hf:NAME' of transformers.")
+]
 Weights = Annotated[
     Path | None, typer.Option(help="Weights of a timm model; without it, timm downloads them.")
 ]
@@ -35,6 +37,31 @@ Gating = Annotated[
 ]
 Measure = Annotated[str, typer.Option(help=f"What gates pick tokens by: {', '.join(MEASURES)}.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone to standard output.")]
+
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a model of transformers: depth, pose, detect, segment or features [the one that "
+        "it was made for]."
+    ),
+]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="What an open-vocabulary model looks for. Repeatable."),
+]
+Point = Annotated[
+    str | None,
+    typer.Option(help="X,Y in pixels, for a model that segments what is there [the middle]."),
+]
+Threshold = Annotated[
+    float, typer.Option(help="Score that boxes and key points of the dense model count from.")
+]
+Blocks = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Convert only the blocks of these names, such as 'blocks.[0-3]'. Repeatable."
+    ),
+]
 
 CONVERTED = typer.Option(help="What `eventful weights` has written for the model.")
 ConvertedWeights = Annotated[Path, CONVERTED]
