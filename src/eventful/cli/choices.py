@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -14,6 +14,7 @@ from eventful import convert
 from eventful.attention import FORMS
 from eventful.block.gate import MEASURES
 from eventful.block.options import Gating, Options
+from eventful.convert import Where
 from eventful.policies import (
     POLICIES,
     Auto,
@@ -55,9 +56,12 @@ class Gates:
         """As arguments of `eventful.convert`, and for JSON."""
         return asdict(self)
 
-    def convert(self, model: nn.Module, policy: FramePolicy | Policy) -> None:
+    def convert(
+        self, model: nn.Module, policy: FramePolicy | Policy, where: Where | None = None
+    ) -> None:
         """Convert a model in place; frame policies have no gates to set."""
-        convert(model, policy, **({} if isinstance(policy, FramePolicy) else self.names()))
+        names = {} if isinstance(policy, FramePolicy) else self.names()
+        convert(model, policy, where=where, **names)
 
 
 def one_of(option: str, value: str, allowed: Collection[str]) -> str:
@@ -169,7 +173,7 @@ def read_point(text: str | None) -> tuple[float, float] | None:
     return x, y
 
 
-def named_blocks(patterns: Sequence[str]) -> Callable[[str, nn.Module], bool] | None:
+def named_blocks(patterns: Sequence[str]) -> Where | None:
     """Which blocks to convert, for `eventful.convert`; None for all.
 
     Example:
@@ -179,6 +183,16 @@ def named_blocks(patterns: Sequence[str]) -> Callable[[str, nn.Module], bool] | 
     if not patterns:
         return None
     return lambda name, block: any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def as_option(error: Exception) -> str:
+    """What an error says, with the option in place of the argument that it names.
+
+    Example:
+        >>> as_option(ValueError("leave it out with convert(..., where=...)"))
+        'leave it out with --blocks PATTERN'
+    """
+    return str(error).replace("convert(..., where=...)", "--blocks PATTERN")
 
 
 def _option(name: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eventful import Auto, Carry, FramePolicy, Policy, Skip, Stream, TopR, convert
+from eventful.cli.choices import as_option
+from eventful.convert import Where
 
 # One of each kind of policy, by what its texts start with.
 KINDS: Mapping[str, FramePolicy | Policy] = {
@@ -19,32 +22,62 @@ KINDS: Mapping[str, FramePolicy | Policy] = {
 }
 
 
-def frame_costs(model: nn.Module, side: int) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A model whose weights do not matter, and frames to try it with.
+
+    Attributes:
+        build: Makes the model, not converted.
+        frames: Two frames, as `normalize` and `pixels` say.
+        inputs: What else the model takes, by name.
+        options: Further arguments of `Stream`, among them the method to run.
+        where: Which blocks to convert.
+        name: Of the frame among the method's arguments; None for the first one.
+    """
+
+    build: Callable[[], nn.Module]
+    frames: Sequence[Tensor]
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=lambda: {"normalize": True})
+    where: Where | None = None
+    name: str | None = None
+
+    def dense(self, model: nn.Module) -> None:
+        """Run a frame through a model that `build` has made, without a stream."""
+        frame = self.frames[0].to(next(model.parameters()).device)
+        if self.name is None:
+            model(frame)
+        else:
+            getattr(model, self.options["method"])(**{self.name: frame}, **self.inputs)
+
+
+def zeroed(model: nn.Module) -> nn.Module:
+    """A model on the CPU with weights of zero, which takes no time to make."""
+    model = model.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.zero_()
+    return model
+
+
+def frame_costs(trial: Trial) -> dict[str, Any]:
     """Run two frames under one of each kind of policy.
 
     How blocks hang together does not depend on weights, so they are zero; nothing is downloaded.
-
-    Args:
-        model: Built on no device, not converted.
-        side: Of the frames in pixels.
 
     Returns:
         "policies": for each kind None, or why it does not work; and where `Auto` works "grid",
         "taps", "apart" (blocks that need all tokens) and "costs", in operations.
     """
-    model = convert(model.to_empty(device="cpu"))
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.zero_()
-    frames = torch.rand(2, 1, 3, side, side)
+    model = convert(trial.build(), where=trial.where)
     found: dict[str, Any] = {"policies": {}}
     for kind, policy in KINDS.items():
         try:
-            stream = Stream(model, policy=policy, normalize=True, check=False)
-            for frame in frames:
-                stream(frame)
+            stream = Stream(model, policy=policy, check=False, **trial.options)
+            for frame in trial.frames:
+                stream(frame, **trial.inputs)
         except (ValueError, RuntimeError) as error:
-            found["policies"][kind] = str(error)
+            found["policies"][kind] = as_option(error)
             continue
         found["policies"][kind] = None
         if isinstance(policy, Auto):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,9 +23,15 @@ from eventful.counting import (
 )
 
 
-def gate_costs(backbone: nn.Module, side: int, gates: Gates) -> dict[str, Any]:
-    """What a model on no device costs, converted with a token policy, at a size."""
-    tokens, grid, other = _trace(backbone, side)
+def gate_costs(backbone: nn.Module, run: Callable[[], Any], gates: Gates) -> dict[str, Any]:
+    """What a model costs, converted with a token policy.
+
+    Args:
+        backbone: The converted model; its weights do not matter.
+        run: Runs a frame through it.
+        gates: How its gates work.
+    """
+    tokens, grid, other = _trace(backbone, run)
     blocks: list[EventfulBlock] = list(eventful_blocks(backbone).values())
     prefix = blocks[0].prefix_tokens
     updated = _updated(blocks, tokens - prefix, prefix)
@@ -54,8 +60,8 @@ def gate_costs(backbone: nn.Module, side: int, gates: Gates) -> dict[str, Any]:
     }
 
 
-def _trace(backbone: nn.Module, side: int) -> tuple[int, Grid | None, int]:
-    """Run shapes through the model: tokens and grid in its blocks, and operations outside them."""
+def _trace(backbone: nn.Module, run: Callable[[], Any]) -> tuple[int, Grid | None, int]:
+    """Run a frame through the model: tokens and grid in its blocks, and operations outside them."""
     seen: list[tuple[int, ...]] = []
 
     def note(_: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -65,9 +71,7 @@ def _trace(backbone: nn.Module, side: int) -> tuple[int, Grid | None, int]:
     handle = blocks[0].register_forward_pre_hook(note)
     try:
         with torch.inference_mode(), outside(blocks) as observer:
-            backbone(torch.empty(1, 3, side, side, device="meta"))
-    except AssertionError as error:
-        raise ValueError(f"the model takes no input of {side} x {side}: {error}") from error
+            run()
     finally:
         handle.remove()
     return (

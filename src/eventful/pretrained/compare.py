@@ -241,7 +241,7 @@ class _SideBySide:
                     stack.enter_context(taps.noted())
                     result.tap_names = taps.layout.taps
                     chosen = policies or [(_default(given), None)]
-                    result.runs = [Run(p, b, self._stream(p)) for p, b in chosen]
+                    result.runs = [Run(p, b, self._stream(p, given)) for p, b in chosen]
                 size = tuple(given.frame.shape[-2:])
                 result.sizes[size] += 1
                 self._frame(result, taps, number, given, number in wanted)
@@ -259,9 +259,9 @@ class _SideBySide:
         layout = found(model, given.frame, given.inputs, method)
         return Taps(model, layout, method)
 
-    def _stream(self, policy: FramePolicy | Policy) -> Stream:
+    def _stream(self, policy: FramePolicy | Policy, given: Given) -> Stream:
         cuts = self._cuts if isinstance(policy, Auto) else None
-        pixels = self._inputs.pixels
+        pixels = self._inputs.pixels_of(given.frame)
         method = self._loaded.method
         return Stream(self._model, policy=policy, pixels=pixels, scene_cuts=cuts, method=method)
 
@@ -300,12 +300,9 @@ class _SideBySide:
         model = self._model
         call = model if self._loaded.method == "forward" else getattr(model, self._loaded.method)
         weight = next(model.parameters())
-        name = (
-            "pixel_values_videos" if "pixel_values_videos" in self._loaded.takes else "pixel_values"
-        )
         frame = given.frame.to(weight.device, weight.dtype)
         start = now(frame)
-        output = call(**{name: frame}, **given.inputs)
+        output = call(**{self._inputs.name: frame}, **given.inputs)
         return output, 1e3 * (now(frame) - start)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,6 +92,15 @@ class Inputs:
         made = tokenizer(loaded.name)(texts, padding="max_length", return_tensors="pt")
         names = loaded.takes & {"input_ids", "attention_mask"}
         return {name: made[name].to(device_of(loaded.model)) for name in names}
+
+    @property
+    def name(self) -> str:
+        """The name of the frame among the model's inputs."""
+        return next((name for name in _FRAMES[::-1] if name in self._loaded.takes), _FRAMES[0])
+
+    def pixels_of(self, frame: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """What turns such frames into pictures; None for clips and patches, which are none."""
+        return self.pixels if frame.ndim == 4 else None
 
     def pixels(self, frame: Tensor) -> Tensor:
         """A prepared frame as a picture in [0, 1]."""

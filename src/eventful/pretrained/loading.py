@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -90,24 +91,56 @@ def load(text: str, task: str | None = None, threshold: float = 0.3) -> Loaded:
 
     Example: see `eventful.pretrained.compare`.
     """
-    if task is not None and task not in TASKS:
-        near = get_close_matches(task, TASKS, n=1)
-        hint = f"; do you mean {near[0]}?" if near else ""
-        raise ValueError(f"--task is one of {', '.join(TASKS)}, got {task!r}{hint}")
-    name = source(text)
-    transformers = _library()
+    name, transformers = source(text), _library()
+    _check_task(task)
     with _quiet(transformers, Path(name).is_dir()):
         config = _got(transformers.AutoConfig, name, "the configuration")
         kind, loader = _loader(transformers, config, task)
         model = _loaded(loader, name)
         processor = _processor(transformers, name)
+    return _assembled(name, model, config, kind(processor, threshold))
+
+
+def outlined(text: str, task: str | None = None) -> tuple[Loaded, Callable[[], nn.Module]]:
+    """The same without weights: a model on no device, and what makes further ones.
+
+    Raises:
+        ImportError: transformers is not installed.
+        ValueError: The model is not for the task, or there is nothing of this name to be had.
+
+    Example: see `load`.
+    """
+    name, transformers = source(text), _library()
+    _check_task(task)
+    with _quiet(transformers, Path(name).is_dir()):
+        config = _got(transformers.AutoConfig, name, "the configuration")
+        kind, loader = _loader(transformers, config, task)
+        processor = _processor(transformers, name)
+
+    def build() -> nn.Module:
+        make = getattr(loader, "from_config", None) or loader._from_config
+        with _quiet(transformers, True), torch.device("meta"):
+            return make(copy.deepcopy(config)).eval()
+
+    return _assembled(name, build(), config, kind(processor, 0.0)), build
+
+
+def _check_task(task: str | None) -> None:
+    if task is not None and task not in TASKS:
+        near = get_close_matches(task, TASKS, n=1)
+        hint = f"; do you mean {near[0]}?" if near else ""
+        raise ValueError(f"--task is one of {', '.join(TASKS)}, got {task!r}{hint}")
+
+
+def _assembled(name: str, model: nn.Module, config: Any, task: Task) -> Loaded:
+    """With the method that gives what the task reads, and the frames that it takes at once."""
     method = "forward"
-    if kind is TASKS["features"] and getattr(model, "main_input_name", "") != "pixel_values":
+    if task.name == "features" and getattr(model, "main_input_name", "") != "pixel_values":
         method = next((getter for getter in _GETTERS if hasattr(model, getter)), method)
-    elif kind is TASKS["features"] and hasattr(model, "get_image_embeddings"):
+    elif task.name == "features" and hasattr(model, "get_image_embeddings"):
         method = "get_image_embeddings"
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
-    return Loaded(name, model.eval(), method, processor, kind(processor, threshold), frames or 1)
+    return Loaded(name, model.eval(), method, task.processor, task, frames or 1)
 
 
 def _library() -> Any:
@@ -247,5 +280,6 @@ def tokenizer(name: str) -> Any:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's weights are."""
-    return next(model.parameters()).device
+    """Where a model's inputs have to be."""
+    device = next(model.parameters()).device
+    return torch.device("cpu") if device.type == "meta" else device

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 import eventful
-from eventful.cli.choices import chosen_policies, named_blocks, read_point
+from eventful.cli.choices import as_option, chosen_policies, named_blocks, read_point
 from eventful.cli.clips import Clip, demo_clips
 from eventful.cli.devices import device_of
 from eventful.cli.options import Blocks, Device, Json, Point, Task, Texts, Threshold
@@ -79,7 +79,7 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
                 progress=bar,
             )
         except ValueError as error:
-            raise ValueError(str(error).replace(_WHERE, "--blocks PATTERN")) from error
+            raise ValueError(as_option(error)) from error
     report = {
         "eventful": eventful.__version__,
         "video": settings.clip.path.name,
@@ -93,9 +93,6 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
         _draw(loaded, result, settings.clip.path.name, path)
     write_json(report, settings.out / FILES[1])
     return report
-
-
-_WHERE = "convert(..., where=...)"
 
 
 class _Frames:

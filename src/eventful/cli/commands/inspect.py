@@ -2,80 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
-from torch import nn
 
 from eventful.block.block import eventful_blocks
-from eventful.cli.choices import Gates, read_policy
+from eventful.cli.choices import Gates, named_blocks, read_policy
 from eventful.cli.frame_costs import frame_costs
 from eventful.cli.gate_costs import gate_costs
-from eventful.cli.options import Attention, Gating, Json, Measure
+from eventful.cli.options import Attention, Blocks, Gating, Json, Measure, Task
 from eventful.cli.output import errors, show
-from eventful.cli.subjects import check_name, check_size, input_size, patch_size
+from eventful.cli.trials import timm_trial, transformers_trial
 from eventful.policies import POLICIES, FramePolicy, Policy
 from eventful.policies.text import examples
+from eventful.pretrained.loading import PREFIX
 
 
 def inspect(
-    model: str, policy: FramePolicy | Policy, size: int | None, gates: Gates
+    model: str,
+    policy: FramePolicy | Policy,
+    size: int | None,
+    gates: Gates,
+    task: str | None = None,
+    blocks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Describe a timm model, built without weights.
+    """Describe a model of timm or transformers, built without weights.
 
     Args:
         model: Its name.
         policy: What is done with frames; a token policy's gates are described too.
         size: Side of the input; None for the model's own.
         gates: How gates work under a token policy.
+        task: What a model of transformers is for; None for what it says.
+        blocks: Names (or patterns) of the blocks to convert; without any, all.
 
     Raises:
         ValueError: There is no such model, it does not take that size, or the policy does not fit.
     """
-    name = "vit_small_patch14_dinov2" if model == "demo" else model.removeprefix("timm:")
-    check_name(name)
     if isinstance(policy, FramePolicy) and gates != Gates():
         raise ValueError(
             f"--attention, --gating and --measure concern the gates of token policies, and "
             f"{policy} decides about frames; leave them out, or give --policy fraction:0.125"
         )
-    backbone = _build(name, size)
+    if model.startswith(PREFIX):
+        if size is not None:
+            raise ValueError(f"--size is for models of timm; the processor of {model} says it")
+        trial, shape = transformers_trial(model, task, named_blocks(blocks))
+    elif task is not None:
+        raise ValueError(f"--task is for models of transformers (hf:...), not for {model}")
+    else:
+        trial, shape = timm_trial(model, size, named_blocks(blocks))
     report: dict[str, Any] = {"model": model, "policy": str(policy)}
     if isinstance(policy, Policy):
         report |= gates.names()
+    converted = trial.build()
     try:
-        gates.convert(backbone, policy)
+        gates.convert(converted, policy, trial.where)
     except ValueError as error:
         return report | {"converts": False, "reason": str(error)}
-    side = input_size(backbone) if size is None else size
-    if hasattr(backbone, "patch_embed"):
-        check_size(side, patch_size(backbone))
-    blocks = eventful_blocks(backbone).values()
+    found = eventful_blocks(converted).values()
     report |= {
         "converts": True,
-        "blocks": {block.name: type(block.original).__name__ for block in blocks},
-        "size": side,
+        "blocks": {block.name: type(block.original).__name__ for block in found},
+        "size": shape,
     }
     if isinstance(policy, Policy):
-        report |= gate_costs(backbone, side, gates)
-    return report | frame_costs(_build(name, size), side)
-
-
-def _build(name: str, size: int | None) -> nn.Module:
-    import timm  # noqa: PLC0415
-
-    options: dict[str, Any] = {} if size is None else {"img_size": size}
-    try:
-        with torch.device("meta"):
-            return timm.create_model(name, pretrained=False, **options).eval()
-    except (TypeError, AssertionError, ValueError) as error:
-        if size is not None and isinstance(error, AssertionError):
-            check_size(size, patch_size(_build(name, None)))
-        raise ValueError(f"{name} cannot be built at size {size}: {error}") from error
+        report |= gate_costs(converted, lambda: trial.dense(converted), gates)
+    return report | frame_costs(trial)
 
 
 def table(report: dict[str, Any]) -> Any:
@@ -102,7 +99,7 @@ def table(report: dict[str, Any]) -> Any:
 def _costs(report: dict[str, Any]) -> Table:
     """What each kind of frame costs."""
     costs = report["costs"]
-    result = Table(title=escape(f"{report['model']} at {report['size']}"))
+    result = Table(title=escape(f"{report['model']} at {_size(report)}"))
     for column in ("frame", "operations (10⁹)", "of dense"):
         result.add_column(column, justify="left" if column == "frame" else "right")
     names = {"partial_eighth": "partial, an eighth of the patches"}
@@ -110,6 +107,11 @@ def _costs(report: dict[str, Any]) -> Table:
         share = costs[kind] / costs["dense"]
         result.add_row(names.get(kind, kind), f"{costs[kind] / 1e9:.3f}", f"{100 * share:.1f} %")
     return result
+
+
+def _size(report: dict[str, Any]) -> str:
+    size = report["size"]
+    return str(size) if isinstance(size, int) else " x ".join(map(str, reversed(size)))
 
 
 def _policies(policies: dict[str, str | None]) -> Table:
@@ -121,7 +123,7 @@ def _policies(policies: dict[str, str | None]) -> Table:
 
 def _gates(report: dict[str, Any]) -> Table:
     """Operations under a token policy."""
-    kinds = Table(title=escape(f"{report['model']} at {report['size']}, {report['policy']}"))
+    kinds = Table(title=escape(f"{report['model']} at {_size(report)}, {report['policy']}"))
     for column in ("operations (10⁹)", "dense", "eventful"):
         kinds.add_column(column, justify="left" if column.startswith("op") else "right")
     dense, used = report["operations"]["dense"], report["operations"]["eventful"]
@@ -154,7 +156,9 @@ def _counted(report: dict[str, Any]) -> str:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A timm model name, or 'demo'.")],
+    model: Annotated[
+        str, typer.Argument(help="A timm model name, 'demo', 'hf:FOLDER' or 'hf:NAME'.")
+    ],
     policy: Annotated[
         str,
         typer.Option(help=f"{examples(POLICIES)}. Token policies show what gates cost too."),
@@ -163,15 +167,17 @@ def command(
     attention: Attention = "incremental",
     gating: Gating = "paper",
     measure: Measure = "error",
+    task: Task = None,
+    blocks: Blocks = None,
     json_output: Json = False,
 ) -> None:
     """Show which blocks of a model convert, which policies work, and what frames cost.
 
-    Nothing is downloaded: the model is built without weights, and two frames of noise are run.
+    No weights are downloaded: the model is built without any, and two frames of noise are run.
     """
     with errors():
         gates = Gates(attention, gating, measure)
-        report = inspect(model, read_policy(policy), size, gates)
+        report = inspect(model, read_policy(policy), size, gates, task, blocks or ())
     show(report, json_output, table)
     if not report["converts"]:
         raise typer.Exit(1)
