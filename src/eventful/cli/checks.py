@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from math import floor
 from statistics import fmean
 
 import numpy as np
 from torch import Tensor
 
+Outputs = Tensor | Sequence[Tensor]
 RULER = 0, 1, 4, 6  # each distance from 1 to 6 lies between two of these, once
 
 
@@ -34,7 +36,7 @@ class Checks:
     def __init__(self, every: int, total: int | None) -> None:
         self._all = every == 1
         self._period = max(8, min(4 * every, (total or 10**9) // 3))
-        self._kept: deque[tuple[int, Tensor]] = deque(maxlen=self.KEPT)
+        self._kept: deque[tuple[int, Outputs]] = deque(maxlen=self.KEPT)
         self._apart: dict[int, list[float]] = defaultdict(list)
 
     def wanted(self, number: int) -> bool:
@@ -42,7 +44,7 @@ class Checks:
         place = number - self.FIRST
         return self._all or (place >= 0 and place % self._period in RULER)
 
-    def add(self, number: int, dense: Tensor) -> None:
+    def add(self, number: int, dense: Outputs) -> None:
         """Take in the dense result of a checked frame."""
         for before, tokens in self._kept:
             self._apart[number - before].append(distance(tokens, dense))
@@ -87,6 +89,17 @@ class Checks:
         return weight * of_few + (1 - weight) * of_more
 
 
-def distance(shown: Tensor, dense: Tensor) -> float:
-    """Relative error ||shown - dense|| / ||dense||."""
+def distance(shown: Outputs, dense: Outputs) -> float:
+    """Relative error ||shown - dense|| / ||dense||; of several outputs the largest.
+
+    Example:
+        >>> distance([Tensor([3.0, 5.0]), Tensor([1.0])], [Tensor([3.0, 4.0]), Tensor([1.0])])
+        0.20000000298023224
+    """
+    if isinstance(shown, Tensor) or isinstance(dense, Tensor):
+        return _distance(shown, dense)  # type: ignore[arg-type]
+    return max(map(_distance, shown, dense))
+
+
+def _distance(shown: Tensor, dense: Tensor) -> float:
     return float((shown - dense).norm() / dense.norm())

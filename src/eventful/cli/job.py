@@ -6,9 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,19 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 import eventful
-from eventful import FramePolicy, Policy, restore
-from eventful.block.block import eventful_blocks
+from eventful import FramePolicy, Policy
 from eventful.cli.charts import plot
 from eventful.cli.checks import Checks
-from eventful.cli.choices import Gates
+from eventful.cli.choices import Gates, named_blocks
 from eventful.cli.clips import Clip
 from eventful.cli.output import check_folder, written_whole
 from eventful.cli.panels import Overlay
+from eventful.cli.players import Played, Player, model_of
 from eventful.cli.report import caption, doing, figures
 from eventful.cli.session import Session
-from eventful.cli.subjects import Subject, Unbuilt, check_size, find
+from eventful.pretrained import Extras
 from eventful.provenance import machine, write_json
 from eventful.video import Frame, Reader, Writer
 from eventful.video.writer import TICK
@@ -61,6 +59,9 @@ class Settings:
     check_every: int | None
     scene_cuts: bool
     seconds: float | None
+    task: str | None = None
+    extras: Extras = field(default_factory=Extras)
+    blocks: Sequence[str] = ()
 
 
 def run(settings: Settings, console: Console) -> dict[str, Any]:
@@ -101,9 +102,17 @@ class _Job:
     def __init__(self, settings: Settings, console: Console) -> None:
         self.settings, self.console = settings, console
         self.started = time.perf_counter()
-        self.model: Unbuilt = find(settings.model, settings.weights)
+        self.model = model_of(
+            settings.model,
+            settings.weights,
+            settings.size,
+            settings.square,
+            settings.task,
+            settings.extras,
+            named_blocks(settings.blocks),
+        )
         check_folder(settings.out)
-        self.readers = [self._open(clip) for clip in settings.clips]
+        self.readers = [self.model.open(clip.path) for clip in settings.clips]
         self.sessions: list[Session] = []
         self.stopped: list[str] = []
         self.seconds = 0.0
@@ -111,12 +120,6 @@ class _Job:
         self.failure: Exception | None = None
         self.reshaped: Counter[str] = Counter()
         self._shown = Fraction(0)  # time in the overlay
-
-    def _open(self, clip: Clip) -> Reader:
-        size = self.model.size if self.settings.size is None else self.settings.size
-        if self.settings.square:
-            check_size(size, self.model.patch)
-        return Reader(clip.path, size, keep_aspect=not self.settings.square, patch=self.model.patch)
 
     def run(self) -> bool:
         """Process all clips and write the pictures; True if Ctrl-C ended it.
@@ -166,20 +169,16 @@ class _Job:
         progress.update(task, total=sum(known) if len(known) == len(totals) else None)
         for clip, reader, total in zip(settings.clips, self.readers, totals, strict=True):
             progress.update(task, description=f"{clip.title}: building the model")
-            subject = self.model.build(reader.height, reader.width)
-            grid = reader.height // self.model.patch, reader.width // self.model.patch
-            every = settings.check_every or 10
-            checks = Checks(every, total)
+            player = self.model.player(reader)
+            checks = Checks(settings.check_every or 10, total)
             try:
-                session = Session(
-                    subject, settings.policy, settings.gates, grid, settings.scene_cuts, checks
-                )
+                cuts, gates = settings.scene_cuts, settings.gates
+                session = Session(player, settings.policy, gates, cuts, checks)
                 self.sessions.append(session)
                 self.stopped.append("")
                 self._clip(clip, reader, session, progress, stack)
             finally:
-                if eventful_blocks(subject.backbone):
-                    restore(subject.backbone)
+                player.close()
 
     def _clear(self) -> None:
         """Make the folder, and clear away what an earlier run has written."""
@@ -190,7 +189,7 @@ class _Job:
     def _start(self, stack: ExitStack) -> Writer:
         """Begin the overlay, once the first frame has shown that all fits together."""
         self._clear()
-        self.overlay = Overlay([_aspect(clip) for clip in self.settings.clips])
+        self.overlay = Overlay([self._aspect(clip) for clip in self.settings.clips])
         path = stack.enter_context(written_whole(self.settings.out / "overlay.mp4"))
         return stack.enter_context(Writer(path, self.readers[0].rate))
 
@@ -205,17 +204,19 @@ class _Job:
         (task,), end = progress.task_ids, self._end()
         total = clip.total(reader)
         speed = SLOW if total is not None and total < SHORT * reader.rate else Fraction(1)
-        pictures = _Pictures(session.subject, session.grid)
+        pictures = _Pictures(session.player)
         progress.update(task, description=f"{clip.title}: measuring what frames cost")
         begin, at = self._shown, Fraction(0)
         for given, at in clip.frames(reader):
             frame = _fitted(reader, given)
             if frame is not given:
                 self.reshaped[clip.path.name] += 1
-            tokens = session.step(frame.image, float(at))
+            prepared = session.player.prepare(frame)
+            played = session.step(prepared, float(at))
             row = session.rows[-1]
             self.writer = self.writer or self._start(stack)
-            image = self._draw(clip, frame, session, pictures, tokens)
+            shown = session.player.input(prepared, frame)
+            image = self._draw(clip, shown, session, pictures, played)
             self._shown = max(begin + at / speed, self._shown + (TICK if self.writer.frames else 0))
             self.writer.write(image, self._shown)
             checked = ", dense model beside it" if row.dense_milliseconds else ""
@@ -226,6 +227,9 @@ class _Job:
                 break
         self._shown += 1 / (reader.rate * speed)
 
+    def _aspect(self, clip: Clip) -> float:
+        return self.sessions[-1].player.aspect(clip.path)
+
     def _end(self) -> float:
         """When the clip that begins now has to end: each gets an equal part of the time left."""
         if self.settings.seconds is None:
@@ -235,7 +239,7 @@ class _Job:
         return now + left / (len(self.settings.clips) - len(self.sessions) + 1)
 
     def _draw(
-        self, clip: Clip, frame: Frame, session: Session, pictures: _Pictures, tokens: Tensor
+        self, clip: Clip, shown: np.ndarray, session: Session, pictures: _Pictures, played: Played
     ) -> np.ndarray:
         row = session.rows[-1]
         assert session.dense is not None
@@ -244,18 +248,18 @@ class _Job:
         old = "this frame" if not age else f"{age} frame{'s' * (age > 1)} old"
         titles = (
             f"input: {clip.title}",
-            f"dense model's {session.subject.title}: {old}",
-            f"eventful {session.subject.title}",
+            f"dense model's {session.player.title}: {old}",
+            f"eventful {session.player.title}",
         )
         return self.overlay.draw(
-            frame.pixels,
+            shown,
             pictures.dense(number, dense),
-            pictures.of(tokens),
-            session.computed,
+            pictures.of(played),
+            session.player.computed,
             row.kind,
             titles,
             caption(session),
-            _aspect(clip),
+            self._aspect(clip),
         )
 
     @property
@@ -278,21 +282,21 @@ class _Job:
 
 
 class _Pictures:
-    """Draws patch tokens; a dense result that stays is drawn once."""
+    """Draws results; a dense one that stays is drawn once."""
 
-    def __init__(self, subject: Subject, grid: tuple[int, int]) -> None:
-        self._subject, self._grid = subject, grid
+    def __init__(self, player: Player) -> None:
+        self._player = player
         self._dense: tuple[int, np.ndarray] | None = None
 
     @torch.inference_mode()
-    def of(self, tokens: Tensor) -> np.ndarray:
+    def of(self, played: Played) -> np.ndarray:
         """An RGB picture."""
-        return self._subject.picture(tokens, self._grid)
+        return self._player.picture(played)
 
-    def dense(self, number: int, tokens: Tensor) -> np.ndarray:
+    def dense(self, number: int, played: Played) -> np.ndarray:
         """The picture of the dense result of a frame."""
         if self._dense is None or self._dense[0] != number:
-            self._dense = number, self.of(tokens)
+            self._dense = number, self.of(played)
         return self._dense[1]
 
 
@@ -303,12 +307,6 @@ def _fitted(reader: Reader, frame: Frame) -> Frame:
         return frame
     pixels = Image.fromarray(frame.pixels).resize(shape, Image.Resampling.BICUBIC)
     return Frame(np.array(pixels), frame.index, frame.time)
-
-
-@cache
-def _aspect(clip: Clip) -> float:
-    with Reader(clip.path) as native:
-        return float(native.aspect)
 
 
 def _progress(console: Console) -> Progress:

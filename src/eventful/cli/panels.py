@@ -1,14 +1,11 @@
-"""Pictures of frames: heat maps, feature colours, and the four panels of the overlay."""
+"""The four panels of the overlay."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 _TITLE, _CAPTION, _GAP = 36, 84, 8  # heights and distance in pixels
 _BACKGROUND, _TEXT = (24, 24, 27), (244, 244, 245)
@@ -27,43 +24,6 @@ _DONE = {
     "carried": "nothing computed, result moved",
     "held": "nothing computed, result kept",
 }
-
-
-def heat(values: np.ndarray, top: float = 1.0) -> np.ndarray:
-    """Colour values from 0 to `top` (height, width) as an RGB image.
-
-    Example:
-        >>> heat(np.zeros((2, 3))).shape
-        (2, 3, 3)
-    """
-    share = np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values)
-    return (colormaps["inferno"](share)[..., :3] * 255).astype(np.uint8)
-
-
-class PrincipalColours:
-    """Shows tokens as colours: their first three principal components, fixed on the first frame.
-
-    Example:
-        >>> PrincipalColours()(torch.randn(1, 15, 8), (3, 5)).shape
-        (3, 5, 3)
-    """
-
-    def __init__(self) -> None:
-        self._fit: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-
-    def __call__(self, tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
-        """Colour patch tokens (1, patches, dim) on their grid."""
-        x = tokens[0].float()
-        if self._fit is None:
-            mean = x.mean(dim=0)
-            axes = torch.linalg.svd(x - mean, full_matrices=False).Vh[:3].T
-            axes = torch.nn.functional.pad(axes, (0, 3 - axes.shape[1]))  # of a patch or two
-            spread = (x - mean) @ axes
-            low, high = (spread.quantile(q, dim=0) for q in (0.02, 0.98))
-            self._fit = mean, axes, low, high
-        mean, axes, low, high = self._fit
-        share = (((x - mean) @ axes - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-        return (share.view(*grid, 3) * 255).to(torch.uint8).numpy()
 
 
 class Overlay:

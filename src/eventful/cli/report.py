@@ -20,7 +20,7 @@ def figures(session: Session) -> dict[str, Any]:
     used, dense = sum(r.operations for r in rows), sum(r.dense_operations for r in rows)
     return {
         "frames": len(rows),
-        "tokens": session.grid[0] * session.grid[1] + session.subject.prefix,
+        "tokens": _patches(session) + session.player.special,
         "kinds": dict(Counter(row.kind for row in rows)),
         "scene_cuts": [row.frame for row in rows if row.reason == "scene cut"],
         "operations": {"dense": dense, "eventful": used, "ratio": dense / used if used else None},
@@ -36,6 +36,11 @@ def figures(session: Session) -> dict[str, Any]:
         "costs": None if costs is None else costs.to_dict(),
         "rows": [asdict(row) for row in rows],
     }
+
+
+def _patches(session: Session) -> int:
+    height, width = session.player.grid
+    return height * width
 
 
 def _times(session: Session) -> dict[str, float | None]:
@@ -147,12 +152,12 @@ def _skipped(clip: dict[str, Any]) -> str:
 
 def caption(session: Session) -> tuple[str, str]:
     """Two lines on the last frame, for the overlay."""
-    row, grid = session.rows[-1], session.grid
+    row = session.rows[-1]
     share = f"{100 * row.share:.0f}" if row.share > 0.01 or not row.share else "less than 1"
     first = f"this frame: {share} % of the work"
     if row.kind in ("partial", "gated"):
-        patches = max(0.0, row.tokens - session.subject.prefix)
-        first += f", {patches:.0f} of {grid[0] * grid[1]} patches computed"
+        patches = max(0.0, row.tokens - session.player.special)
+        first += f", {patches:.0f} of {_patches(session)} patches computed"
     if row.estimated_error is not None and row.kind != "dense":
         first += f"; estimated error {row.estimated_error:.2f}"
     if row.measured_error is not None:

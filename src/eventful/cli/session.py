@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from eventful import FramePolicy, Policy, SceneCuts, Stream
+from eventful import FramePolicy, Policy, SceneCuts
 from eventful.cli.checks import Checks, distance
 from eventful.cli.choices import Gates
-from eventful.cli.subjects import Grid, Subject
+from eventful.cli.players import Played, Player
 from eventful.policies import Auto
 
 
@@ -63,16 +60,15 @@ class Session:
     """Runs the frames of one clip.
 
     Args:
-        subject: The model, which is converted.
+        player: The model, which is converted.
         policy: What is done with frames.
         gates: How gates work under a token policy.
-        grid: Height and width of the grid of patches.
         scene_cuts: Whether frames after a scene cut are computed in full.
         checks: Which frames the dense model runs on too.
 
     Attributes:
         rows: What was done.
-        dense: The latest dense result (1, patches, dim), and the number of its frame.
+        dense: The latest dense result, and the number of its frame.
 
     Raises:
         ValueError: The model does not convert, or the policy does not fit.
@@ -80,48 +76,40 @@ class Session:
 
     def __init__(
         self,
-        subject: Subject,
+        player: Player,
         policy: FramePolicy | Policy,
         gates: Gates,
-        grid: Grid,
         scene_cuts: bool,
         checks: Checks,
     ) -> None:
-        gates.convert(subject.backbone, policy)
-        if isinstance(policy, Policy):
-            policy.select(torch.zeros(1, grid[0] * grid[1]))  # raises if it does not fit
-        self.subject, self.policy, self.grid, self.checks = subject, policy, grid, checks
-        self.stream = Stream(
-            subject.backbone,
-            normalize=True,
-            method="forward_features",
-            scene_cuts=SceneCuts() if scene_cuts else None,
-        )
+        player.start(policy, gates, SceneCuts() if scene_cuts else None)
+        self.player, self.policy, self.checks = player, policy, checks
+        self.stream = player.stream
         self.rows: list[Row] = []
-        self.dense: tuple[int, Tensor] | None = None
+        self.dense: tuple[int, Played] | None = None
         self._dense_ms: list[float] = []
         self._age = 0
 
     @torch.inference_mode()
-    def step(self, image: Tensor, time_s: float) -> Tensor:
-        """Process a frame (1, 3, height, width) in [0, 1]; returns patch tokens."""
-        number = len(self.rows)
+    def step(self, prepared: Any, time_s: float) -> Played:
+        """Process a frame as the player has prepared it."""
+        number, player = len(self.rows), self.player
         if not self._dense_ms:
-            self._dense(image)  # once to warm up
-            self._dense_ms = [self._dense(image)[1]]
-        tokens = self.subject.patches(self.stream(image))
+            player.dense(prepared)  # once to warm up
+            self._dense_ms = [player.dense(prepared)[1]]
+        played = player.eventful(prepared)
         found = self._found()
         if found["kind"] == "dense":
-            self.dense = number, tokens
+            self.dense = number, played
         measured = dense_ms = None
         if self.checks.wanted(number):
             if found["kind"] != "dense":
-                dense, dense_ms = self._dense(image)
+                dense, dense_ms = player.dense(prepared)
                 self.dense = number, dense
                 self._dense_ms.append(dense_ms)
             assert self.dense is not None
-            measured = distance(tokens, self.dense[1])
-            self.checks.add(number, self.dense[1])
+            measured = distance(played.tokens, self.dense[1].tokens)
+            self.checks.add(number, self.dense[1].tokens)
         stats = self.stream.stats
         self.rows.append(
             Row(
@@ -135,15 +123,7 @@ class Session:
                 **found,
             )
         )
-        return tokens
-
-    def _dense(self, image: Tensor) -> tuple[Tensor, float]:
-        """The dense model's patch tokens, and its time in milliseconds."""
-        x = self.subject.normalize(image)
-        start = time.perf_counter()
-        features = self.subject.backbone.forward_features(x)  # type: ignore[operator]
-        milliseconds = 1e3 * (time.perf_counter() - start)
-        return self.subject.patches(features), milliseconds
+        return played
 
     def _found(self) -> dict[str, Any]:
         """What was done with the last frame, as fields of a row."""
@@ -169,11 +149,6 @@ class Session:
             "tokens": sum(map(sum, updated)) / len(updated),
             "age": self._age,
         }
-
-    @property
-    def computed(self) -> np.ndarray:
-        """Which patches were computed on the last frame, on their grid."""
-        return self.stream.computed[0, self.subject.prefix :].view(self.grid).numpy()
 
     @property
     def ratio(self) -> float:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eventful.cli.panels import PrincipalColours, heat
 from eventful.models import saliency_vit
+from eventful.pretrained.pictures import PrincipalColours, heat
 from eventful.stream.inputs import taken_size
 
 Grid = tuple[int, int]

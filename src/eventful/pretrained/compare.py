@@ -11,7 +11,6 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from eventful.convert import Where, convert, restore
@@ -271,8 +270,8 @@ class _SideBySide:
         """The dense model and all streams on one frame."""
         task, size = self._loaded.task, (given.picture.shape[0], given.picture.shape[1])
         if not result.dense_ms:
-            self._dense(given)  # once to warm up
-        output, milliseconds = self._dense(given)
+            self._inputs.run(given)  # once to warm up
+        output, milliseconds = self._inputs.run(given)
         dense = taps.read()
         read = task.read(Shown(output, *taps.patches(dense)), size)
         result.frames += 1
@@ -293,17 +292,6 @@ class _SideBySide:
             if pictured:
                 run.pictures[number] = task.draw(given.picture, run.read[-1])
                 run.notes[number] = f"{run.kinds[-1]}, error {run.errors[-1]:.3f}"
-
-    @torch.inference_mode()
-    def _dense(self, given: Given) -> tuple[Any, float]:
-        """The model's own output and time; a converted model without a stream is the dense one."""
-        model = self._model
-        call = model if self._loaded.method == "forward" else getattr(model, self._loaded.method)
-        weight = next(model.parameters())
-        frame = given.frame.to(weight.device, weight.dtype)
-        start = now(frame)
-        output = call(**{self._inputs.name: frame}, **given.inputs)
-        return output, 1e3 * (now(frame) - start)
 
 
 def _default(given: Given) -> FramePolicy | Policy:

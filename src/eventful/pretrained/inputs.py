@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eventful.pretrained.loading import Loaded, device_of, tokenizer
+from eventful.stream.bound import now
 
 _FRAMES = ("pixel_values", "pixel_values_videos")
 
@@ -127,6 +128,17 @@ class Inputs:
         if "skip_predictor" in self._loaded.takes:
             inputs["skip_predictor"] = True
         return Given(frame, inputs, self._picture(frame, frames[0]))
+
+    @torch.inference_mode()
+    def run(self, given: Given) -> tuple[Any, float]:
+        """What the model itself gives without a stream, and its time in milliseconds."""
+        model = self._loaded.model
+        call = model if self._loaded.method == "forward" else getattr(model, self._loaded.method)
+        weight = next(model.parameters())
+        frame = given.frame.to(weight.device, weight.dtype)
+        start = now(frame)
+        output = call(**{self.name: frame}, **given.inputs)
+        return output, 1e3 * (now(frame) - start)
 
     def _made(self, frames: Sequence[np.ndarray], **options: Any) -> dict[str, Any]:
         processor, clip = self._processor, self._loaded.clip

@@ -9,14 +9,15 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from eventful.cli.choices import chosen_policy, gates_of
+from eventful.cli.choices import chosen_policy, gates_of, read_point
 from eventful.cli.clips import DEMO_SECONDS, DEMO_SIZE, Clip, demo_clips
 from eventful.cli.job import Settings, run
-from eventful.cli.options import Json, Model, Video, Weights
+from eventful.cli.options import Blocks, Json, Model, Point, Task, Texts, Video, Weights
 from eventful.cli.output import errors, show
 from eventful.cli.report import table
 from eventful.policies import POLICIES
 from eventful.policies.text import examples
+from eventful.pretrained import Extras
 
 _IN_PYTHON = "{} from Python"
 REMOVED = {
@@ -81,6 +82,10 @@ def command(
     scene_cuts: Annotated[
         bool, typer.Option(help="Compute frames after a scene cut in full.")
     ] = True,
+    task: Task = None,
+    text: Texts = None,
+    point: Point = None,
+    blocks: Blocks = None,
     json_output: Json = False,
 ) -> None:
     """Run a model over a video; see what it saves, and how far it is from the dense model.
@@ -112,6 +117,9 @@ def command(
             check_every=check_every,
             scene_cuts=scene_cuts,
             seconds=DEMO_SECONDS if demo and frames is None else None,
+            task=task,
+            extras=Extras(tuple(text or ()), read_point(point)),
+            blocks=tuple(blocks or ()),
         )
         report = run(settings, Console(stderr=True))
     show(report, json_output, table)
