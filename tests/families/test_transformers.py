@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import eventful
@@ -329,3 +330,49 @@ def test_frames_of_another_size_begin_again():
         stream(torch.randn(2, 3, *size))
     assert stream.stats.flush_reasons["first frame"] == 2
     assert any("frame size changed" in reason for reason in stream.stats.flush_reasons)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")  # renamed
+def test_gradient_checkpointing_that_is_switched_on_changes_nothing():
+    model, (frame,) = build("DINOv2"), video("DINOv2", 1)
+    expected = dense("DINOv2", model, frame)
+    model.gradient_checkpointing_enable()
+    stream = stream_of("DINOv2", model, eventful.KeepAll())
+    assert relative(tensors(stream(frame))[0], expected[0]) < 2e-5
+
+
+def test_a_vision_part_of_convolutions_is_refused():
+    backbone = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])
+    sizes = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes |= {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 3}
+    source = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+    config = transformers.DetrConfig(**source, backbone_config=backbone, **sizes)
+    with pytest.raises(ValueError, match="nothing to convert in this DetrForObjectDetection"):
+        eventful.convert(transformers.DetrForObjectDetection(config))
+
+
+@pytest.mark.filterwarnings("ignore")  # quantize_dynamic is deprecated
+def test_dynamically_quantised_layers_are_refused_by_name():
+    model = build("DINOv2")
+    try:
+        model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    except (AttributeError, RuntimeError) as error:
+        pytest.skip(f"no dynamic quantisation here: {error}")
+    with pytest.raises(ValueError, match=r"encoder.layer.0.*quantized.dynamic.*Linear"):
+        eventful.convert(model)
+    assert not eventful_blocks(model)
+
+
+def test_a_pipeline_calls_the_model_and_its_parts_serve_a_stream():
+    model = build("DPT")
+    side = {"height": 20, "width": 20}
+    processor = transformers.DPTImageProcessor(size=side)
+    made = transformers.pipeline("depth-estimation", model=model, image_processor=processor)
+    picture = Image.fromarray((255 * torch.rand(20, 20, 3)).to(torch.uint8).numpy())
+    expected = made(picture)["predicted_depth"]
+    eventful.convert(model)
+    assert relative(made(picture)["predicted_depth"], expected) < 1e-6
+    stream = eventful.Stream(model, policy=eventful.KeepAll(), scene_cuts=None)
+    frame = processor(picture, return_tensors="pt").pixel_values
+    (ours,) = processor.post_process_depth_estimation(stream(frame), target_sizes=[(20, 20)])
+    assert relative(ours["predicted_depth"].squeeze(), expected.squeeze()) < 2e-5

@@ -59,7 +59,9 @@ def test_all_tokens_give_the_dense_output(evaluate, folder, name):
 
 def test_held_depths_are_as_far_off_as_computed_by_hand(evaluate, folder, tmp_path):
     report = evaluate(folder("Depth Anything"), "--policy", "skip:2")
-    model = transformers.AutoModelForDepthEstimation.from_pretrained(folder("Depth Anything")).eval()
+    model = transformers.AutoModelForDepthEstimation.from_pretrained(
+        folder("Depth Anything")
+    ).eval()
     with torch.inference_mode():
         dense = [model(**x).predicted_depth.numpy() for x in inputs(folder("Depth Anything"))]
     relative, right = [], []

@@ -192,7 +192,8 @@ def as_option(error: Exception) -> str:
         >>> as_option(ValueError("leave it out with convert(..., where=...)"))
         'leave it out with --blocks PATTERN'
     """
-    return str(error).replace("convert(..., where=...)", "--blocks PATTERN")
+    text = str(error).replace("convert(..., where=...)", "--blocks PATTERN")
+    return text.replace("where=...", "--blocks")
 
 
 def _option(name: str) -> str:

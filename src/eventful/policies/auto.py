@@ -34,7 +34,7 @@ class Auto(FramePolicy):
         share: Mean share of the dense model's operations to use, first frame included.
         time: Mean share of the dense model's time.
         max_error: Relative error of what the rest of the model sees to hold, in the mean over
-            frames; dense frames count with 0.
+            frames; dense frames count with 0. At most 1, the error of an output of zeros.
         latency_ms: Milliseconds that a frame is to take, in the mean. There is no dense frame but
             the first unless one fits.
         worst: Largest share of a dense frame that any frame but the first may take. Below 1 there
@@ -69,9 +69,10 @@ class Auto(FramePolicy):
         if len(given) > 1:
             raise ValueError(f"Auto takes one of {', '.join(_NAMES)}, got {', '.join(given)}")
         for name, value in given.items():
-            most = 1.0 if name in ("share", "time") else math.inf
+            most = math.inf if name == "latency_ms" else 1.0
             if not is_number(Real, value) or not 0 < value <= most or math.isinf(value):
                 end = "and at most 1" if most == 1 else "and finite"
+                end += " (0.15 is 15 %)" if name == "max_error" else ""
                 raise ValueError(f"Auto({name}=...) needs a number above 0 {end}, got {value!r}")
         self._check_worst()
 

@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eventful.pretrained.loading import Loaded, device_of, tokenizer
+from eventful.pretrained.loading import FRAMES, Loaded, device_of, tokenizer
 from eventful.stream.bound import now
-
-_FRAMES = ("pixel_values", "pixel_values_videos")
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Inputs:
     @property
     def name(self) -> str:
         """The name of the frame among the model's inputs."""
-        return next((name for name in _FRAMES[::-1] if name in self._loaded.takes), _FRAMES[0])
+        return next((name for name in FRAMES[::-1] if name in self._loaded.takes), FRAMES[0])
 
     def pixels_of(self, frame: Tensor) -> Callable[[Tensor], Tensor] | None:
         """What turns such frames into pictures; None for clips and patches, which are none."""
@@ -118,7 +116,7 @@ class Inputs:
             ValueError: The processor fails on it, or pads it so that tokens would be hidden.
         """
         made = self._made(frames)
-        name = next((name for name in _FRAMES if name in made), None)
+        name = next((name for name in FRAMES if name in made), None)
         if name is None:
             raise ValueError(f"the processor of {self._loaded.name} makes no pixel_values")
         frame = made.pop(name)

@@ -19,6 +19,7 @@ from torch import nn
 from eventful.pretrained.tasks import TASKS, Task
 
 PREFIX = "hf:"
+FRAMES = ("pixel_values", "pixel_values_videos")
 _SPARE = ("pooler", "pooling")  # parts that task models leave out of their files
 _GETTERS = ("get_image_features", "get_image_embeddings")
 
@@ -97,6 +98,7 @@ def load(text: str, task: str | None = None, threshold: float = 0.3) -> Loaded:
         config = _got(transformers.AutoConfig, name, "the configuration")
         kind, loader = _loader(transformers, config, task)
         model = _loaded(loader, name)
+        _check_frames(model, name)
         processor = _processor(transformers, name)
     return _assembled(name, model, config, kind(processor, threshold))
 
@@ -115,14 +117,16 @@ def outlined(text: str, task: str | None = None) -> tuple[Loaded, Callable[[], n
     with _quiet(transformers, Path(name).is_dir()):
         config = _got(transformers.AutoConfig, name, "the configuration")
         kind, loader = _loader(transformers, config, task)
-        processor = _processor(transformers, name)
 
     def build() -> nn.Module:
+
         make = getattr(loader, "from_config", None) or loader._from_config
         with _quiet(transformers, True), torch.device("meta"):
             return make(copy.deepcopy(config)).eval()
 
-    return _assembled(name, build(), config, kind(processor, 0.0)), build
+    model = build()
+    _check_frames(model, name)
+    return _assembled(name, model, config, kind(_processor(transformers, name), 0.0)), build
 
 
 def _check_task(task: str | None) -> None:
@@ -130,6 +134,20 @@ def _check_task(task: str | None) -> None:
         near = get_close_matches(task, TASKS, n=1)
         hint = f"; do you mean {near[0]}?" if near else ""
         raise ValueError(f"--task is one of {', '.join(TASKS)}, got {task!r}{hint}")
+
+
+def _check_frames(model: nn.Module, name: str) -> None:
+    """Refuse a model that takes no frames.
+
+    Raises:
+        ValueError: It takes none.
+    """
+    names = inspect.signature(model.forward).parameters
+    if not {*FRAMES} & {*names}:
+        raise ValueError(
+            f"{name} is a {type(model).__name__}, which takes no frames: expected a model that "
+            f"takes pixel_values, and it takes {', '.join([*names][:3])}"
+        )
 
 
 def _assembled(name: str, model: nn.Module, config: Any, task: Task) -> Loaded:
@@ -243,13 +261,15 @@ def _loaded(loader: Any, name: str) -> nn.Module:
     Raises:
         ValueError: Some are not in the checkpoint, or are of another shape.
     """
-    model, info = _got(loader, name, "the model", output_loading_info=True, dtype="auto")
-    missing = sorted(key for key in info["missing_keys"] if not any(s in key for s in _SPARE))
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": "auto"}
+    model, info = _got(loader, name, "the model", **options)
+    missing = {key for key in info["missing_keys"] if not any(s in key for s in _SPARE)}
+    missing |= {key for key, *_ in info["mismatched_keys"]}
     if missing:
         raise ValueError(
             f"the checkpoint {name} lacks {len(missing)} of the weights of a "
-            f"{type(model).__name__}, such as {missing[0]}, which would be random; give a whole "
-            f"checkpoint, or the --task that it was made for"
+            f"{type(model).__name__}, such as {min(missing)}, or has them in another shape; they "
+            f"would be random. Give a whole checkpoint, or the --task that it was made for"
         )
     if any(weight.is_meta for weight in model.parameters()):
         raise ValueError(f"weights of {name} are on the meta device; load them first")
