@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-pytest.importorskip("transformers")
-
 from typer.testing import CliRunner
 
 from eventful.cli.app import app

@@ -4,9 +4,6 @@ import json
 
 import pytest
 from PIL import Image
-
-pytest.importorskip("transformers")
-
 from typer.testing import CliRunner
 
 from eventful.cli.app import app

@@ -15,7 +15,8 @@ Video = Annotated[
     Path | None,
     typer.Argument(help="A video file or a folder of images; without it, the demo."),
 ]
-Model = Annotated[
+Model = Annotated[str, typer.Option(help="'demo', or 'timm:NAME' for any timm model.")]
+AnyModel = Annotated[
     str, typer.Option(help="'demo', 'timm:NAME', or 'hf:FOLDER' or 'hf:NAME' of transformers.")
 ]
 Weights = Annotated[

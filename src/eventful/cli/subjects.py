@@ -85,6 +85,11 @@ def find(model: str, weights: Path | None) -> Unbuilt:
             raise ValueError("--weights goes with --model timm:NAME; the demo has its own")
         return Unbuilt(14, 518, _demo)
     kind, _, name = model.partition(":")
+    if kind == "hf":
+        raise ValueError(
+            f"--model {model}: models of transformers go with run, inspect and evaluate folder; "
+            f"here give 'demo' or 'timm:NAME', or use eventful from Python"
+        )
     if kind != "timm" or not name:
         import timm  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 from eventful.cli.choices import chosen_policy, gates_of, read_point
 from eventful.cli.clips import DEMO_SECONDS, DEMO_SIZE, Clip, demo_clips
 from eventful.cli.job import Settings, run
-from eventful.cli.options import Blocks, Json, Model, Point, Task, Texts, Video, Weights
+from eventful.cli.options import AnyModel, Blocks, Json, Point, Task, Texts, Video, Weights
 from eventful.cli.output import errors, show
 from eventful.cli.report import table
 from eventful.policies import POLICIES
@@ -62,7 +62,7 @@ def command(
     time_share: Annotated[
         float | None, typer.Option("--time", help="Short for --policy time:F: a share of the time.")
     ] = None,
-    model: Model = "demo",
+    model: AnyModel = "demo",
     weights: Weights = None,
     size: Annotated[
         int | None,

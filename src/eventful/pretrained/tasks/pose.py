@@ -45,6 +45,7 @@ class Pose(Task):
 
     name = "pose"
     autos = ("AutoModelForPoseEstimation", "AutoModelForKeypointDetection")
+    named = ("VitPoseForPoseEstimation",)
     measures: ClassVar[Mapping[str, str]] = {
         "pck": "share of the dense model's key points within 5 % of the longer side; 1 is best",
         "distance": "mean distance to them, in shares of the longer side; 0 is best",
