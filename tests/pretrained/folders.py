@@ -5,7 +5,6 @@ The models take larger pictures here, with larger patches, since motion is not s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,10 +123,8 @@ def write_tokenizer(folder: Path) -> None:
     """A tokenizer of CLIP's kind that knows a few letters."""
     tokens = ["!", "<|startoftext|>", "<|endoftext|>"]
     tokens += [f"{letter}{end}" for letter in "acdgot" for end in ("", "</w>")]
-    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
-    vocabulary.write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    merges.write_text("#version: 0.2\n")
-    made = transformers.CLIPTokenizer(str(vocabulary), str(merges), model_max_length=7)
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    made = transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=7)
     made.save_pretrained(folder)
 
 
