@@ -18,11 +18,12 @@ def test_commands_are_listed_in_two_groups(invoke, arguments):
     text = invoke(*arguments).output
     _, _, listed = text.partition("\nRun:\n")
     run, _, research = listed.partition("\nResearch:\n")
-    assert [line.split()[0] for line in run.splitlines() if line] == [
+    assert [line.split("  ")[1] for line in run.splitlines() if line] == [
         "run",
         "export",
         "inspect",
         "bench",
+        "evaluate folder",
     ]
     names = {line.split()[0] for line in research.splitlines() if line}
     assert names == {"evaluate", "calibrate", "weights", "finetune", "paper"}

@@ -144,7 +144,7 @@ def chosen_policies(
 
     Example:
         >>> chosen_policies(["skip:5", "carry:5"], {"share": None})
-        [Skip(every=5, phase=0), Carry(every=5)]
+        [Skip(every=5, phase=0), Carry(every=5, phase=0)]
     """
     if len(texts) <= 1 and (texts or any(value is not None for value in targets.values())):
         return [chosen_policy(next(iter(texts), None), targets)]

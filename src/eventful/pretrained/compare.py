@@ -318,12 +318,15 @@ def _clips(frames: Iterable[np.ndarray], length: int) -> Iterator[list[np.ndarra
 
 
 def _spread(total: int | None) -> Sequence[int]:
-    """The frames that are drawn: the middles of equal parts; early ones where nothing is known.
+    """The frames that are drawn: one of each of equal parts, at places that no period hits.
+
+    Where the number of frames is not known, early ones.
 
     Example:
-        >>> [*_spread(10)], [*_spread(2)], [*_spread(None)]
-        ([1, 3, 5, 7, 9], [0, 1], [1, 3, 7, 15, 31])
+        >>> [*_spread(30)], [*_spread(2)], [*_spread(None)]
+        ([3, 6, 16, 20, 29], [0, 1], [1, 3, 7, 15, 31])
     """
     if total is None:
         return [2 ** (n + 1) - 1 for n in range(_PICTURES)]
-    return sorted({int((part + 0.5) * total / _PICTURES) for part in range(_PICTURES)})
+    places = [part + (0.5 + 0.618 * part) % 1 for part in range(_PICTURES)]
+    return sorted({int(place * total / _PICTURES) for place in places})
