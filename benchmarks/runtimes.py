@@ -26,13 +26,13 @@ from typing import Any
 import timm
 import torch
 from filling import Lines, fill
-from torch import Tensor, nn
+from torch import Tensor
 
 import eventful
 from eventful.block.state import Pass
 from eventful.ops import Index
 from eventful.provenance import commit, machine, write_json
-from eventful.runtimes import runtime_named
+from eventful.runtimes import runtime_named, whole_graph
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "runtimes.json"
@@ -41,18 +41,6 @@ MODEL, PATCH, DEPTH = "vit_small_patch14_dinov2", 14, 12
 COSTS = eventful.Costs(dense=100.0, carried=4.0, held=1.0, partial=6.0, token=0.1)
 RUNTIMES = "openvino", "onnxruntime"
 Work = Callable[[], Tensor]
-
-
-class Features(nn.Module):
-    """The unchanged model, as a function of a frame."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor]:
-        """(1, tokens, dim)."""
-        return (self.model.forward_features(*tensors),)  # type: ignore[operator]
 
 
 def active_tokens(patches: int) -> list[int]:
@@ -82,11 +70,10 @@ def contenders(size: int) -> dict[str, Work]:
     model = timm.create_model(MODEL, img_size=size, depth=DEPTH).eval()
     model.requires_grad_(False)
     works: dict[str, Work] = {"dense torch": lambda: model.forward_features(frame)}
-    program = torch.export.export(Features(model), (frame,), strict=False)
     for name in RUNTIMES:
         runtime = runtime_named(name)
         assert runtime is not None
-        graph = runtime.compile(program)
+        graph = whole_graph(runtime, model, "forward_features", frame)
         works[f"dense {name}"] = lambda graph=graph: graph([frame])[0]
     converted = eventful.convert(timm.create_model(MODEL, img_size=size, depth=DEPTH).eval())
     converted.load_state_dict(model.state_dict())

@@ -68,6 +68,42 @@ def test_the_contenders_of_a_backbone(bench):
     assert 0 < case["figures"]["share_outside"] < 1
 
 
+@pytest.mark.parametrize("suite", ["block", "backbone"])
+def test_the_dense_model_runs_in_inference_runtimes_too(bench, suite):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    result, content = bench(suite, "--runtimes", "--case", "*vit*", "--case", "*sam*")
+    assert result.exit_code == 0, result.stderr
+    for case in content["cases"].values():
+        if case["left_out"]:  # tiny models resize their positions by what OpenVINO lacks
+            assert "upsample" in case["left_out"]["dense openvino"]
+        assert case["fastest_dense"].startswith("dense ")
+        rows = {row["contender"]: row for row in case["rows"]}
+        found = [name for name in ("dense openvino", "dense onnxruntime") if name in rows]
+        assert len(found) + len(case["left_out"]) == 2
+        for name in found:
+            assert rows[name]["operation_ratio"] == 1
+            assert 0 < rows[name]["output_error"] < 1e-5
+            assert rows[name]["attention_error"] is None
+            assert name in rows["eventful eager"]["speedup"]
+            assert f"{name}, behind" in case["checks"]
+
+
+def test_a_runtime_that_cannot_run_a_model_is_left_out_with_the_reason(bench, monkeypatch):
+    pytest.importorskip("openvino")
+
+    def refuse(*_):
+        raise ValueError("openvino cannot convert this model")
+
+    monkeypatch.setattr("eventful.bench.contenders.whole_graph", refuse)
+    result, content = bench("block", "--runtimes", "--case", "*vit*")
+    assert result.exit_code == 0, result.stderr
+    for case in content["cases"].values():
+        assert case["left_out"]["dense openvino"] == "openvino cannot convert this model"
+        assert "dense openvino" not in {row["contender"] for row in case["rows"]}
+        assert "dense openvino: left out, openvino cannot" in result.stderr
+
+
 def test_memory(bench, monkeypatch):
     kept = ("dense", "incremental bfloat16 state")
     monkeypatch.setattr(memory, "TENANTS", {name: memory.TENANTS[name] for name in kept})

@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from eventful.runtimes import installed
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -20,12 +22,20 @@ class Setup:
         dtype: What they compute in.
         repeats: Timed rounds; every contender runs once in each.
         compile: Also measure compiled contenders.
+        runtimes: Inference runtimes in which the dense model is also measured, in float32 on the
+            CPU; by default those that are installed.
     """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     repeats: int = 20
     compile: bool = True
+    runtimes: Sequence[str] = field(default_factory=installed)
+
+    def serves(self, runtime: str) -> bool:
+        """Whether a runtime is asked for, and runs models of this dtype on this device."""
+        here = self.device.type == "cpu" and self.dtype == torch.float32
+        return runtime == "torch" or (here and runtime in self.runtimes)
 
     def now(self) -> float:
         """The time in seconds when all work queued on the device is done."""
@@ -127,12 +137,14 @@ class Report:
         fastest_dense: The dense contender with the smallest median time, where time was measured.
         checks: Largest relative error of each test that was passed, and its limit.
         figures: What belongs to the case as a whole.
+        left_out: Contenders that cannot run the model, and why.
     """
 
     rows: Sequence[Row]
     fastest_dense: str | None = None
     checks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 Contender = Callable[[int], object]

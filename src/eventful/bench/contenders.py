@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from eventful.bench.equality import attention_error
 from eventful.bench.subjects import Subject
 from eventful.convert import convert
 from eventful.policies import Policy
+from eventful.runtimes import Name, runtime_named, whole_graph
 from eventful.stream import Stream
 
 
@@ -22,6 +24,7 @@ class Style:
     Attributes:
         dense: The original model; otherwise a stream on a converted copy.
         compile: Each block compiled.
+        runtime: What runs it, "torch" or an inference runtime.
         attention: The stream's attention form.
         first: Every frame is computed in full, as a stream's first frame is.
     """
@@ -30,11 +33,14 @@ class Style:
     compile: bool = False
     attention: AttentionName = "incremental"
     first: bool = False
+    runtime: Name = "torch"
 
 
 STYLES = {
     "dense eager": Style(dense=True),
     "dense compiled": Style(dense=True, compile=True),
+    "dense openvino": Style(dense=True, runtime="openvino"),
+    "dense onnxruntime": Style(dense=True, runtime="onnxruntime"),
     "eventful eager": Style(),
     "eventful compiled": Style(compile=True),
     "linears only eager": Style(attention="dense"),
@@ -50,39 +56,47 @@ class Racer:
 
     Attributes:
         style: How it runs the model.
-        call: Runs one frame.
+        call: Runs a frame.
         stream: Behind `call`, unless the model is dense.
         output: Of the latest frame.
     """
 
     style: Style
-    call: nn.Module | Stream
-    method: str
+    call: Callable[[Tensor], Tensor]
     stream: Stream | None = None
     output: Tensor | None = None
     _before: tuple[int, int, int] = field(default=(0, 0, 0))
 
     @classmethod
-    def of(cls, style: Style, model: nn.Module, subject: Subject, policy: Policy) -> Racer:
-        """Set up a contender on a copy of the model."""
+    def of(
+        cls, style: Style, model: nn.Module, subject: Subject, policy: Policy, frame: Tensor
+    ) -> Racer:
+        """Set up a contender on a copy of the model.
+
+        Raises:
+            ValueError: Its runtime cannot run the model.
+        """
+        if (runtime := runtime_named(style.runtime)) is not None:
+            graph = whole_graph(runtime, model, subject.method, frame)
+            return cls(style, lambda x: graph([x])[0])
         twin = copy.deepcopy(model)
         if style.dense:
             for block in twin.get_submodule("blocks").children() if style.compile else ():
                 block.compile(dynamic=False)
-            return cls(style, twin, subject.method)
+            return cls(style, getattr(twin, subject.method))
         stream = Stream(
             convert(twin, policy, attention=style.attention),
             scene_cuts=None,
             method=subject.method,
             compile=style.compile,
         )
-        return cls(style, stream, "__call__", stream)
+        return cls(style, stream, stream)
 
     def run(self, frame: Tensor) -> None:
         """Run one frame."""
         if self.stream is not None and self.style.first:
             self.stream.reset()
-        self.output = getattr(self.call, self.method)(frame)
+        self.output = self.call(frame)
 
     def begin(self) -> None:
         """Count operations from here."""

@@ -23,6 +23,8 @@ _WARM_UP = 3  # first frame, first update, and one more
 STEADY = (
     "dense eager",
     "dense compiled",
+    "dense openvino",
+    "dense onnxruntime",
     "eventful eager",
     "eventful compiled",
     "linears only eager",
@@ -66,16 +68,13 @@ class FramesCase:
     @torch.inference_mode()
     def measure(self, setup: Setup) -> Report:
         """Test the conversion, then time all contenders on the same frames and test again."""
-        model = self.subject.build(setup)
+        with torch.inference_mode(False):  # weights that runtimes can trace
+            model = self.subject.build(setup)
         clip = self.subject.clip(_FRAMES, self.batch, setup)
         limit = TOLERANCE[setup.dtype]
         error = _keep_all_error(model, self.subject, clip)
         checks = {"all tokens updated": require("all tokens updated", error, limit)}
-        racers = {
-            name: Racer.of(STYLES[name], model, self.subject, TopR(self.r))
-            for name in self.contenders
-            if setup.compile or not STYLES[name].compile
-        }
+        racers, left_out = self._racers(model, clip[0], setup)
         for racer in racers.values():
             for frame in clip[:_WARM_UP]:
                 racer.run(frame)
@@ -95,7 +94,24 @@ class FramesCase:
             name = "eventful compiled" if setup.compile else streams[0]
             share = share_outside(lambda: racers[name].run(clip[0]), setup)
             figures = {} if share is None else {"share_outside": share}
-        return Report(rows, best, checks | {f"{n}, behind": f for n, f in after.items()}, figures)
+        checks |= {f"{name}, behind": found for name, found in after.items()}
+        return Report(rows, best, checks, figures, left_out)
+
+    def _racers(
+        self, model: nn.Module, frame: Tensor, setup: Setup
+    ) -> tuple[dict[str, Racer], dict[str, str]]:
+        """All contenders that there are here, and why others cannot run the model."""
+        racers, left_out = dict[str, Racer](), dict[str, str]()
+        for name in self.contenders:
+            style = STYLES[name]
+            if setup.serves(style.runtime) and (setup.compile or not style.compile):
+                try:
+                    racers[name] = Racer.of(style, model, self.subject, TopR(self.r), frame)
+                except ValueError as error:
+                    if style.runtime == "torch":
+                        raise
+                    left_out[name] = " ".join(str(error).split())
+        return racers, left_out
 
 
 def _keep_all_error(model: nn.Module, subject: Subject, clip: list[Tensor]) -> float:
@@ -107,8 +123,15 @@ def _keep_all_error(model: nn.Module, subject: Subject, clip: list[Tensor]) -> f
 
 
 def _check(racers: dict[str, Racer], limit: float) -> dict[str, tuple[float, float]]:
-    """Hold what every stream keeps of attention against full attention."""
-    return {
+    """Hold what every stream keeps of attention against full attention, and dense to dense."""
+    exact = racers["dense eager"].output
+    assert exact is not None
+    runtimes = {
+        name: require(f"the output of {name!r}", relative(racer.output, exact), limit)
+        for name, racer in racers.items()
+        if racer.style.runtime != "torch" and racer.output is not None
+    }
+    return runtimes | {
         name: require(f"attention in {name!r}", error, limit)
         for name, racer in racers.items()
         if (error := racer.attention_error()) is not None
@@ -136,7 +159,7 @@ def _rows(
                 against=against,
                 operation_ratio=ratio,
                 efficiency=faster[against] / ratio,
-                attention_error=errors.get(name),
+                attention_error=None if racer.stream is None else errors.get(name),
                 output_error=relative(racer.output, reference),
                 figures=racer.figures(),
             )

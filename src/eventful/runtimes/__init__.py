@@ -7,6 +7,8 @@ from typing import Literal
 from eventful.runtimes.onnx import OnnxRuntime
 from eventful.runtimes.openvino import OpenVino
 from eventful.runtimes.runtime import Runtime
+from eventful.runtimes.whole import installed as installed
+from eventful.runtimes.whole import whole_graph as whole_graph
 
 Name = Literal["torch", "openvino", "onnxruntime"]
 NAMES: tuple[Name, ...] = ("torch", "openvino", "onnxruntime")

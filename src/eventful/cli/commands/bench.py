@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import torch
@@ -17,6 +18,7 @@ from eventful.bench.plots import plot
 from eventful.cli.devices import device_of
 from eventful.cli.options import Device, Fresh, Json
 from eventful.cli.output import errors, show
+from eventful.runtimes import installed
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -31,6 +33,7 @@ class Settings:
     repeats: int | None
     out: Path
     compile: bool
+    runtimes: bool
     dtype: str
     device: str
     fresh: bool
@@ -77,7 +80,11 @@ def _setup(settings: Settings) -> Setup:
         raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {settings.dtype!r}")
     repeats = settings.repeats or (3 if settings.quick else 20)
     return Setup(
-        device_of(settings.device), getattr(torch, settings.dtype), repeats, settings.compile
+        device_of(settings.device),
+        getattr(torch, settings.dtype),
+        repeats,
+        settings.compile,
+        installed() if settings.runtimes else (),
     )
 
 
@@ -95,7 +102,9 @@ def _written(results: Results, wanted: list[Case]) -> dict[str, Any]:
 
 
 def _line(name: str, entry: dict[str, Any]) -> str:
-    return f"{name}: {entry['status']}" + (f", {entry['reason']}" if entry["reason"] else "")
+    line = f"{name}: {entry['status']}" + (f", {entry['reason']}" if entry["reason"] else "")
+    left_out = (entry.get("left_out") or {}).items()
+    return "\n".join([line, *(f"  {who}: left out, {shorten(why, 200)}" for who, why in left_out)])
 
 
 def table(result: dict[str, Any]) -> Any:
@@ -176,6 +185,13 @@ def command(
     compile_blocks: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Also measure compiled contenders.")
     ] = True,
+    runtimes: Annotated[
+        bool,
+        typer.Option(
+            "--runtimes/--no-runtimes",
+            help="Also measure the dense model in OpenVINO and ONNX Runtime, where installed.",
+        ),
+    ] = True,
     dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "float32",
     device: Device = "",
     fresh: Fresh = False,
@@ -197,6 +213,7 @@ def command(
             repeats=repeats,
             out=out,
             compile=compile_blocks,
+            runtimes=runtimes,
             dtype=dtype,
             device=device,
             fresh=fresh,
