@@ -21,6 +21,7 @@ from eventful.datasets.epic import EPIC_VIEWS, EpicKitchens
 from eventful.datasets.frames import Sample, Video, Videos
 from eventful.datasets.imagenet_vid import ImageNetVID
 from eventful.datasets.kinetics import KINETICS_VIEWS, Kinetics
+from eventful.datasets.mot import Mot, MotVideo
 from eventful.datasets.problems import Problem, Problems
 from eventful.datasets.views import Views
 from eventful.datasets.voc import VID_CLASSES, Boxes
@@ -37,6 +38,8 @@ __all__ = [
     "EpicKitchens",
     "ImageNetVID",
     "Kinetics",
+    "Mot",
+    "MotVideo",
     "Motion",
     "Problem",
     "Problems",

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from eventful.datasets import Problems, Sample, Videos
-from eventful.datasets.images import to_tensor
 from eventful.datasets.layout import located
+from eventful.datasets.mot import Box, MotVideo, boxes_by_frame
 from eventful.evaluation.measures.maps import MapCounts, auc
 from eventful.evaluation.measures.patches import OBJECT_SHARE, Size, share
 from eventful.evaluation.measures.probe import Probe, fit
 from eventful.evaluation.scores import Arrays, Scores
 from eventful.evaluation.tasks.pictures import tinted
 from eventful.evaluation.tasks.token_task import TokenTask
-from eventful.video import Reader
 
 PAGE = "OpenCV's samples (vtest.avi)"
 FIRST_PART = 4  # a quarter of the frames trains the probe
 EVERY = 5  # of those, this one in so many
-
-
-class Box(NamedTuple):
-    """A detection, in pixels."""
-
-    left: float
-    top: float
-    width: float
-    height: float
 
 
 @final
@@ -54,17 +44,12 @@ class CrowdVideo:
         self, id: str, path: Path, boxes: Mapping[int, Sequence[Box]], problems: Problems
     ) -> None:
         self.id = id
-        self._path, self._boxes, self._problems = path, boxes, problems
+        self._boxes, self._video = boxes, MotVideo(id, path, boxes, problems)
 
     def __iter__(self) -> Iterator[Sample[Tensor]]:
-        with Reader(self._path) as reader:
-            for frame in reader:
-                height, width = frame.pixels.shape[:2]
-                mask = _mask(self._boxes.get(frame.index + 1, ()), (height, width))
-                image = to_tensor(frame.pixels)
-                yield Sample(image, mask, frame.index + 1, (height, width), (height, width))
-            if reader.damage is not None:
-                self._problems.report("video", self._path, reader.damage)
+        for sample in self._video:
+            mask = _mask(self._boxes.get(sample.number, ()), sample.size)
+            yield replace(sample, target=mask)
 
 
 def _mask(boxes: Sequence[Box], shape: Size) -> Tensor:
@@ -111,24 +96,8 @@ class Crowd(Videos[CrowdVideo]):
         self._table = located(self.root, ["det.txt"], "the boxes of people", PAGE)
 
     def _list(self) -> list[CrowdVideo]:
-        boxes = _boxes(self._table, self.problems)
+        boxes = boxes_by_frame(self._table, self.problems)
         return [CrowdVideo("vtest", self._file, boxes, self.problems)]
-
-
-def _boxes(path: Path, problems: Problems) -> dict[int, list[Box]]:
-    """The boxes in a table by frame."""
-    found: dict[int, list[Box]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            frame, _, left, top, width, height, *_ = map(float, line.split(","))
-        except ValueError:
-            reason = f"line {number} is no box (frame, id, left, top, width, height, ...): {line!r}"
-            problems.report("row", path, f"{reason}; it is left out")
-            continue
-        found.setdefault(int(frame), []).append(Box(left, top, width, height))
-    return found
 
 
 @final
