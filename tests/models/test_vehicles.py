@@ -119,5 +119,5 @@ class TestWeights:
         save_file({"weight": torch.ones(3)}, tmp_path / "other.safetensors")
         torch.save({}, tmp_path / "other.pth")
         for name in ("other.safetensors", "other.pth"):
-            with pytest.raises(ValueError, match="holds no weights of this detector"):
+            with pytest.raises(ValueError, match="holds no weights of this PatchDetector"):
                 vehicle_detector(tmp_path / name)

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 from torch import Tensor
 
 from eventful.datasets import CDnet, Motion, Sample, Video
 from eventful.datasets.cdnet import video_folders
 from eventful.datasets.regions import moving_regions
-from eventful.evaluation.measures.boxes import Boxes, average_precision
 from eventful.evaluation.measures.patches import Size
 from eventful.evaluation.runners.tokens import Models
 from eventful.evaluation.scores import Arrays, Scores
-from eventful.evaluation.tasks.pictures import BLUE, GREEN, boxed
-from eventful.evaluation.tasks.token_task import PATCH, TokenTask
-from eventful.models.vehicles import VehicleDetector, vehicle_detector
-from eventful.models.vitdet import Detections
+from eventful.evaluation.tasks.found_boxes import BoxJudge, drawn, precision
+from eventful.evaluation.tasks.token_task import TokenTask
+from eventful.models.detector import PatchDetector
+from eventful.models.vehicles import vehicle_detector
 from eventful.stream.snapshots import digest
 
 VIDEO = "highway"
 EVERY = 4
 TRAINING = 0.6  # of the labelled frames, from the first on
 BETWEEN = 0.05  # neither trained on nor scored, so that no vehicle is in both
-SURE = 0.3  # the score from which boxes are drawn
 
 
 def parts(labelled: range) -> tuple[range, range]:
@@ -120,7 +116,7 @@ class CDnetVehicles(TokenTask[Video[Motion]]):
         folder: Path,
         size: int | None = None,
         frames: int | None = None,
-        detector: VehicleDetector | None = None,
+        detector: PatchDetector | None = None,
     ) -> None:
         super().__init__(models, data, folder, size, frames)
         device = next(self.model.parameters()).device
@@ -144,46 +140,12 @@ class CDnetVehicles(TokenTask[Video[Motion]]):
     def truth(self, sample: Sample[Motion]) -> Tensor:
         """Boxes to find, and in blue those of doubt."""
         assert sample.target is not None
-        regions = moving_regions(sample.target)
-        return boxed(boxed(sample.image, regions.doubtful, BLUE), regions.boxes, GREEN)
+        return drawn(sample.image, moving_regions(sample.target))
 
-    def judge(self, video: Video[Motion], shape: Size) -> _Vehicles:
+    def judge(self, video: Video[Motion], shape: Size) -> BoxJudge:
         """Collects what is found and what is there."""
-        return _Vehicles(self.detector, self.grid(shape), shape)
+        return BoxJudge(self.detector, self.grid(shape), shape, moving_regions, EVERY)
 
     def quality(self, found: Arrays) -> Scores:
         """Average precision, in percent; None without a vehicle."""
-        precision = average_precision(found)
-        return {"map50": None if precision is None else 100 * precision}
-
-
-@dataclass
-class _Vehicles:
-    """Detections and regions of one video."""
-
-    detector: VehicleDetector
-    grid: Size
-    shape: Size
-    collected: Boxes = field(default_factory=Boxes)
-
-    def see(self, number: int, tokens: Tensor, sample: Sample[Motion]) -> None:
-        """Detect on a frame that is scored."""
-        if sample.target is None or number % EVERY:
-            return
-        self.collected.add(self._boxes(tokens), moving_regions(sample.target))
-
-    def picture(self, tokens: Tensor, sample: Sample[Motion]) -> Tensor:
-        """Boxes of a score that makes them likely."""
-        found = self._boxes(tokens)
-        return boxed(sample.image, found.boxes[found.scores >= SURE].cpu())
-
-    def _boxes(self, tokens: Tensor) -> Detections:
-        """What is found, in pixels of the frame."""
-        tokens = tokens[None].to(next(self.detector.parameters()).device)
-        (found,) = self.detector(tokens, self.grid)
-        size = (self.grid[0] * PATCH, self.grid[1] * PATCH)
-        return found.scaled(size, self.shape)
-
-    def found(self) -> dict[str, np.ndarray]:
-        """What `average_precision` takes."""
-        return self.collected.arrays()
+        return precision(found)
