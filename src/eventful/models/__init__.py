@@ -10,18 +10,23 @@ from eventful.models.packaged import demo_clip, saliency_weights, still_clip
 from eventful.models.saliency import Saliency, SaliencyDecoder, saliency_vit
 
 if TYPE_CHECKING:
+    from eventful.models.detector import PatchDetector
+    from eventful.models.dinov2 import dinov2_backbone, dinov2_model
     from eventful.models.vehicles import VehicleDetector, vehicle_detector
     from eventful.models.vitdet.detector import ViTDet
     from eventful.models.vitdet.presets import vitdet_b_coco, vitdet_b_vid, vitdet_l_coco
     from eventful.models.vivit import ViViT, vivit_b_epic, vivit_b_kinetics
 
 __all__ = [
+    "PatchDetector",
     "Saliency",
     "SaliencyDecoder",
     "VehicleDetector",
     "ViTDet",
     "ViViT",
     "demo_clip",
+    "dinov2_backbone",
+    "dinov2_model",
     "saliency_vit",
     "saliency_weights",
     "still_clip",
@@ -34,6 +39,9 @@ __all__ = [
 ]
 
 _WHERE = {
+    "PatchDetector": "eventful.models.detector",
+    "dinov2_backbone": "eventful.models.dinov2",
+    "dinov2_model": "eventful.models.dinov2",
     "VehicleDetector": "eventful.models.vehicles",
     "vehicle_detector": "eventful.models.vehicles",
     "ViTDet": "eventful.models.vitdet.detector",
