@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quality_summary import JOINT, TASKS, summary
+from quality_summary import HEADS, JOINT, TASKS, summary
 from quality_tables import filled
 
 from eventful.evaluation import Setting, combined, evaluate, report, sheet, write_report
@@ -62,19 +62,28 @@ PLANS = (
     *("lowres:0.5", "lowres:0.25", "lowres:0.125"),
     *("auto:0.5", "auto:0.25", "auto:0.24", "auto:0.2", "auto:0.18", "auto:0.125", "auto:0.0625"),
 )
+# For heads that are trained elsewhere; the last three for what four times fewer operations give.
+HEAD_PLANS = (
+    *("skip:4", "skip:8", "carry:4", "carry:8", "auto:0.25", "auto:0.125"),
+    *("skip:5", "carry:5", "auto:0.24"),
+)
 # What is run, by the tasks that judge it: the first gives the frames.
-RUNS = {**JOINT, "vtest": ("vtest",)}
-FRAMES = {"davis": None, "highway": 200, "vtest": 200}  # of a video at most
+RUNS = {**JOINT, "vtest": ("vtest",), **{name: (name,) for name in HEADS}}
+FRAMES = {"highway": 200, "vtest": 200, "davis-segmentation": 50}  # of a video at most
 TITLES = {
     "davis": "DAVIS, saliency and mask propagation",
     "highway": "CDnet highway, vehicles and saliency",
     "vtest": "vtest, probe for people",
+    "davis-segmentation": "DAVIS, segmentation of unseen sequences",
+    "campus-people": "TUD-Campus, people in an unseen scene",
 }
 
 
 def settings(run: str) -> list[Setting]:
     """All settings, the dense model first; on many videos one phase of a plan is enough."""
     found = combined(["dense"], ["all"])
+    if run in HEADS:
+        return found + combined([], HEAD_PLANS)
     for variant, shares in SETTINGS.items():
         found += combined([variant], [f"fraction:{share}" for share in shares])
     plans = [text for text in PLANS if run != "davis" or "+" not in text]
@@ -87,9 +96,9 @@ def task_of(
 ) -> Any:
     """Build what is run; the data lie in EVENTFUL_DATA. `drawn` is the task that sheets show."""
     if "EVENTFUL_DATA" not in os.environ:
-        sys.exit("EVENTFUL_DATA is not set: the folder of davis2016/, cdnet2014/ and vtest/")
+        sys.exit("EVENTFUL_DATA is not set: the folder of davis2016/, cdnet2014/, vtest/ and mot/")
     root, models = Path(os.environ["EVENTFUL_DATA"]), saliency_models(saliency_vit())
-    names, place, frames = RUNS[run], dense_folder(folder), frames or FRAMES[run]
+    names, place, frames = RUNS[run], dense_folder(folder), frames or FRAMES.get(run)
     data = KINDS[names[0]][1](root, False)  # of the first task: all look at the same frames
     tasks = [KINDS[name][0](models, data, place, size, frames) for name in names]
     return tasks[0] if len(tasks) == 1 else Joint(run, tasks, drawn)

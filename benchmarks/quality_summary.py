@@ -25,7 +25,10 @@ TASKS = {
     "cdnet-saliency": Measures(("auc", "f_beta", "mae"), "auc"),
     "cdnet-vehicles": Measures(("map50",), "map50"),
     "vtest": Measures(("auc", "f1", "auc_dense", "f1_dense"), "f1_dense"),
+    "davis-segmentation": Measures(("j_mean", "j_recall", "f_mean"), "j_mean"),
+    "campus-people": Measures(("map50",), "map50"),
 }
+HEADS = ("davis-segmentation", "campus-people")  # trained elsewhere than where they are scored
 JOINT = {
     "davis": ("davis-saliency", "davis-propagation"),
     "highway": ("cdnet-vehicles", "cdnet-saliency"),
@@ -231,6 +234,12 @@ def asked(tasks: Mapping[str, Any]) -> list[dict[str, Any]]:
         what = f"{name}: relative loss of {TASKS[name].main} at {times}x less time, auto"
         value = None if task is None else loss(task, row)
         entry = _judged(what, value, most)
+        found.append(entry | {"policy": None if row is None else row["policy"]})
+    for name, most in zip(HEADS, (0.02, 0.01), strict=True):
+        task = tasks.get(name)
+        row = None if task is None else at_fewer(task, "auto")
+        what = f"{name}: relative loss of {TASKS[name].main} at {FEWER}x fewer operations, auto"
+        entry = _judged(what, None if task is None else loss(task, row), most)
         found.append(entry | {"policy": None if row is None else row["policy"]})
     return found
 

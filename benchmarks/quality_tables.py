@@ -11,6 +11,7 @@ from filling import Lines
 from quality_summary import (
     DETAILED,
     ERRORS,
+    HEADS,
     LIMITS,
     TASKS,
     at_fewer,
@@ -145,6 +146,23 @@ def _error_cells(row: Mapping[str, Any]) -> list[str]:
     return [f"{row['operations_ratio']:.2f}x", *values]
 
 
+def heads(found: Mapping[str, Any]) -> Lines:
+    """Trained heads where they have not been: every setting, from the fewest operations saved."""
+    lines = [["task", "setting", "operations", "main measure", "error", "worst"]]
+    for name in HEADS:
+        task = found["tasks"].get(name)
+        if task is None:
+            continue
+        label = f"{name}, {_NAMES[task['main']]}"
+        level = _share(task["dense"]["quality"][task["main"]])
+        lines.append([label, "dense", "1x", level, "-", "-"])
+        for row in sorted(task["rows"], key=lambda one: one["operations_ratio"]):
+            error, _, worst = _error_cells(row)[1:4]
+            cells = [f"{row['operations_ratio']:.2f}x", _loss(task, row), error, worst]
+            lines.append([label, f"`{row['policy']}`", *cells])
+    return lines
+
+
 def asked(found: Mapping[str, Any]) -> Lines:
     """What was asked for, and what was found."""
     lines = [["figure", "asked, at most", "found", "rms", "worst frame", "clips"]]
@@ -168,6 +186,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], Lines]] = {
     "fewer": fewer,
     "time": time,
     "errors": errors,
+    "heads": heads,
     "asked": asked,
 }
 

@@ -44,14 +44,14 @@ def run(script, tmp_path):
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory):
-    """Three sequences of DAVIS, CDnet's highway and vtest: some small frames each."""
+    """Three sequences of DAVIS, CDnet's highway, vtest and TUD-Campus: some small frames each."""
     pytest.importorskip("av")
     from tests.evaluation import annotated_data as data  # noqa: PLC0415 - optional libraries
 
     root = tmp_path_factory.mktemp("data")
     data.write_davis(root / "davis2016", {"blackswan": 7, "breakdance": 7, "parkour": 7})
     data.write_cdnet(root / "cdnet2014", frames=34, labelled=(2, 33))
-    data.write_crowd(root / "vtest", frames=30)
+    data.write_people(root, frames=30)
     return root
 
 

@@ -113,6 +113,19 @@ def write_crowd(root, frames=9):
     return root
 
 
+def write_people(root, frames=9):
+    """The same scene for the detector of people: ground truth on vtest, and TUD-Campus."""
+    write_crowd(root / "vtest", frames)
+    boxes = (root / "vtest" / "det.txt").read_text().replace(",0.9,", ",1,")
+    (root / "vtest" / "gt.txt").write_text(boxes)
+    (root / "mot").mkdir(exist_ok=True)
+    with Writer(root / "mot" / "TUD-Campus.mp4", rate=25) as writer:
+        for number in range(5):
+            writer.write(scene(number)[0])
+    (root / "mot" / "TUD-Campus-gt.txt").write_text(boxes)
+    return root
+
+
 def make(kind, dataset, folder, **options):
     """A task at the size of the tiny network."""
     return kind(models(), dataset, folder / "dense", **({"size": SIZE} | options))

@@ -14,7 +14,7 @@ try:
     import quality
     from filling import markdown
     from quality_clock import clock
-    from quality_summary import asked, at_fewer, least, loss, summary, within
+    from quality_summary import HEADS, asked, at_fewer, least, loss, summary, within
     from quality_tables import TABLES, filled
 finally:
     sys.path.remove(str(BENCHMARKS))
@@ -157,7 +157,7 @@ def test_quality_at_fewer_operations_is_the_best_there(davis):
 
 
 def test_what_was_asked(davis, still):
-    moving, static, objects, boxes, masks = summary([davis, *still])["asked"]
+    moving, static, objects, boxes, masks, *_ = summary([davis, *still])["asked"]
     assert moving["found"] == pytest.approx(0.16 / 0.2)
     root = ((0.18**2 + 0.22**2) / 2) ** 0.5
     assert moving["rms"] == pytest.approx(0.16 / root, rel=1e-4)
@@ -175,8 +175,35 @@ def test_what_was_asked(davis, still):
 
 def test_what_was_not_measured_is_neither_met_nor_missed(still):
     found = asked(summary(still[:1])["tasks"])
-    assert [one["met"] for one in found] == [None, None, None, True, None]
+    assert [one["met"] for one in found] == [None, None, None, True, *[None] * 3]
     assert found[3]["found"] == pytest.approx(1 - 0.8 / 0.803, abs=1e-5)
+
+
+@pytest.fixture
+def people():
+    """A head in a scene that it has not seen: dense 0.8."""
+    rows = [
+        row("auto:0.25", 3.9, {"map50": 0.81}, error=0.1),
+        row("auto:0.24", 4.1, {"map50": 0.794}, error=0.12),
+        row("auto:0.125", 8.0, {"map50": 0.7}),
+        row("carry:4", 4.0, {"map50": 0.78}),
+    ]
+    return report("campus-people", {"map50": 0.8}, rows)
+
+
+def test_heads_are_asked_for_at_four_times_fewer_operations(people):
+    found = summary([people])
+    masks, boxes = found["asked"][-2:]
+    assert (masks["found"], masks["met"]) == (None, None)
+    assert boxes["policy"] == "auto:0.24"  # auto:0.25 saves less than four times
+    assert boxes["found"] == pytest.approx(0.006 / 0.8)
+    assert boxes["met"]
+    lines = TABLES["heads"](found)
+    label = "campus-people, mAP50"
+    assert lines[1] == [label, "dense", "1x", "0.8000", "-", "-"]
+    policies = [line[1].strip("`") for line in lines[2:]]
+    assert policies == ["auto:0.25", "carry:4", "auto:0.24", "auto:0.125"]
+    assert lines[4] == [label, "`auto:0.24`", "4.10x", "0.7940 (-0.7 %)", "0.120", "0.240"]
 
 
 def test_time_adds_up_what_kinds_of_frames_cost(davis):
@@ -247,8 +274,11 @@ def test_settings_have_names_of_their_own():
         names = [one.name for one in quality.settings(run)]
         assert names[0] == "dense"
         assert len(set(names)) == len(names)
-        assert {"auto:0.2", "skip:5", "incremental, fraction:0.125"} < set(names)
-        assert ("skip:5+4" in names) == (run != "davis")
+        if run in HEADS:
+            assert {"auto:0.25", "skip:4", "carry:8"} < set(names)
+        else:
+            assert {"auto:0.2", "skip:5", "incremental, fraction:0.125"} < set(names)
+            assert ("skip:5+4" in names) == (run != "davis")
 
 
 def test_tables_in_the_documentation_are_up_to_date():

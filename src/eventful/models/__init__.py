@@ -12,6 +12,8 @@ from eventful.models.saliency import Saliency, SaliencyDecoder, saliency_vit
 if TYPE_CHECKING:
     from eventful.models.detector import PatchDetector
     from eventful.models.dinov2 import dinov2_backbone, dinov2_model
+    from eventful.models.people import people_detector
+    from eventful.models.segmentation import SegmentationHead, segmentation_head
     from eventful.models.vehicles import VehicleDetector, vehicle_detector
     from eventful.models.vitdet.detector import ViTDet
     from eventful.models.vitdet.presets import vitdet_b_coco, vitdet_b_vid, vitdet_l_coco
@@ -21,14 +23,17 @@ __all__ = [
     "PatchDetector",
     "Saliency",
     "SaliencyDecoder",
+    "SegmentationHead",
     "VehicleDetector",
     "ViTDet",
     "ViViT",
     "demo_clip",
     "dinov2_backbone",
     "dinov2_model",
+    "people_detector",
     "saliency_vit",
     "saliency_weights",
+    "segmentation_head",
     "still_clip",
     "vehicle_detector",
     "vitdet_b_coco",
@@ -40,8 +45,11 @@ __all__ = [
 
 _WHERE = {
     "PatchDetector": "eventful.models.detector",
+    "SegmentationHead": "eventful.models.segmentation",
     "dinov2_backbone": "eventful.models.dinov2",
     "dinov2_model": "eventful.models.dinov2",
+    "people_detector": "eventful.models.people",
+    "segmentation_head": "eventful.models.segmentation",
     "VehicleDetector": "eventful.models.vehicles",
     "vehicle_detector": "eventful.models.vehicles",
     "ViTDet": "eventful.models.vitdet.detector",

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eventful.datasets import CDnet, Davis
+from eventful.datasets import CDnet, Davis, Mot
 from eventful.evaluation.measures.patches import Size
 from eventful.evaluation.runners.tokens import Models
 from eventful.evaluation.task import Task
 from eventful.evaluation.tasks.crowd import Crowd, CrowdTask
 from eventful.evaluation.tasks.propagation import DavisPropagation
 from eventful.evaluation.tasks.saliency import CDnetSaliency, DavisSaliency
+from eventful.evaluation.tasks.segmentation import DavisSegmentation, unseen
 from eventful.models.saliency import saliency_vit
 
 
@@ -53,10 +54,31 @@ def crowd(root: Path, strict: bool) -> Crowd:
     return Crowd(below(root, ("vtest",)), strict=strict)
 
 
+def davis_unseen(root: Path, strict: bool) -> Davis:
+    """Those sequences of DAVIS that the segmentation head is not trained on."""
+    return unseen(davis(root, strict))
+
+
+def people(root: Path, strict: bool) -> Mot:
+    """The street that the detector of people has not seen."""
+    from eventful.evaluation.tasks.people import campus  # noqa: PLC0415 - optional libraries
+
+    return campus(root, strict)
+
+
+def people_task(
+    models: Models, data: Mot, folder: Path, size: int | None, frames: int | None
+) -> Task[Any]:
+    """Needs libraries for the detector and to score it."""
+    from eventful.evaluation.tasks.people import CampusPeople  # noqa: PLC0415 - optional libraries
+
+    return CampusPeople(models, data, folder, size, frames)
+
+
 def vehicles_task(
     models: Models, data: CDnet, folder: Path, size: int | None, frames: int | None
 ) -> Task[Any]:
-    """The one task here that needs a detector, and libraries to score it."""
+    """Needs them too."""
     from eventful.evaluation.tasks.vehicles import CDnetVehicles  # noqa: PLC0415 - optional libraries
 
     return CDnetVehicles(models, data, folder, size, frames)
@@ -77,9 +99,11 @@ Kind = tuple[Callable[..., Task[Any]], Callable[[Path, bool], Any]]
 KINDS: dict[str, Kind] = {
     "davis-saliency": (DavisSaliency, davis),
     "davis-propagation": (DavisPropagation, davis),
+    "davis-segmentation": (DavisSegmentation, davis_unseen),
     "cdnet-saliency": (CDnetSaliency, cdnet),
     "cdnet-vehicles": (vehicles_task, vehicles),
     "vtest": (CrowdTask, crowd),
+    "campus-people": (people_task, people),
 }
 
 

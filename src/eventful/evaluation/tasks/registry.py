@@ -132,9 +132,11 @@ TASKS: Mapping[str, TaskKind] = {
     ),
     "davis-saliency": _annotated("davis-saliency", "DAVIS, saliency"),
     "davis-propagation": _annotated("davis-propagation", "DAVIS, mask propagation"),
+    "davis-segmentation": _annotated("davis-segmentation", "DAVIS, segmentation"),
     "cdnet-saliency": _annotated("cdnet-saliency", "CDnet, saliency"),
     "cdnet-vehicles": _annotated("cdnet-vehicles", "CDnet highway, vehicles"),
     "vtest": _annotated("vtest", "vtest, probe for people"),
+    "campus-people": _annotated("campus-people", "TUD-Campus, people"),
 }
 
 
