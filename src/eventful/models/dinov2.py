@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -97,11 +97,17 @@ def dinov2_backbone(
     return _filled(Dinov2Backbone(_config(out_indices=chosen)), path)
 
 
-def _config(**more: object) -> Dinov2Config:
+def _config(**more: Any) -> Dinov2Config:
     from transformers import Dinov2Config  # noqa: PLC0415 - optional
 
-    shape = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
-    return Dinov2Config(**shape, image_size=518, patch_size=14, **more)
+    return Dinov2Config(
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        image_size=518,
+        patch_size=14,
+        **more,
+    )
 
 
 def _filled(model: M, path: str | os.PathLike[str] | None) -> M:

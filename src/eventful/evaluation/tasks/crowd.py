@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import final
@@ -49,7 +49,7 @@ class CrowdVideo:
     def __iter__(self) -> Iterator[Sample[Tensor]]:
         for sample in self._video:
             mask = _mask(self._boxes.get(sample.number, ()), sample.size)
-            yield replace(sample, target=mask)
+            yield Sample(sample.image, mask, sample.number, sample.size, sample.original)
 
 
 def _mask(boxes: Sequence[Box], shape: Size) -> Tensor:
