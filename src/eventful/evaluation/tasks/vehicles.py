@@ -85,6 +85,7 @@ class CDnetVehicles(TokenTask[Video[Motion]]):
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> from PIL import Image
         >>> from eventful.evaluation import combined, evaluate, report
         >>> from eventful.models.saliency import saliency_vit
