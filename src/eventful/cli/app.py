@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 import eventful
 from eventful.cli.commands import (
+    archive,
     bench,
     calibrate,
     evaluate,
@@ -76,6 +77,7 @@ def _options(
 
 
 app.command("run", cls=run.Command, rich_help_panel=RUN)(run.command)
+app.command("archive", rich_help_panel=RUN)(archive.command)
 app.command("export", rich_help_panel=RUN)(export.command)
 app.command("inspect", rich_help_panel=RUN)(inspect.command)
 app.command("bench", rich_help_panel=RUN)(bench.command)
