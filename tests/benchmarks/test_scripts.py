@@ -38,6 +38,40 @@ def test_attention_choices(run):
     assert all(row["correcting"] > 0 < row["in_full"] for row in found["crossover"])
 
 
+def test_archive(run, script, tmp_path):
+    pytest.importorskip("pyarrow")
+    small = ("--size", 70, "--memory-size", 70, "--policies", "auto:0.5", "--workers", 1)
+    found = run("archive", *small, "--frames", 300)
+    dense, auto = found["rates"]
+    assert dense["rows"] == auto["rows"] == 382
+    assert dense["operations_ratio"] == pytest.approx(1)
+    (gain,) = found["efficiency"]
+    assert gain["faster"] == auto["frames_per_second"] / dense["frames_per_second"]
+    assert found["memory"]["samples"][-1]["frames"] >= 300
+    assert found["motion"]["auto:0.5"]["motion_ms"] < found["motion"]["auto:0.5"]["frame_ms"]
+    assert finite(found)
+    few = ("--policies", "skip:1", "auto:0.5", "--workers", 5, "--minutes", 1, "--repeats", 1)
+    scaled = run("archive_scale", "--costs", tmp_path / "archive.json", *few)
+    assert finite(scaled)
+    tables = script("archive_scale").tables(scaled)
+    assert tables.keys() == {"costs", "sizes", "lengths"}
+
+
+def test_archive_scale(script):
+    pytest.importorskip("pyarrow")
+    scale = script("archive_scale")
+    even = {"spread": 0, "slow": 0}
+    never = scale.Cluster(4, failures=1e30, **even)
+    assert scale.simulate(4000, 100, 0.5, 0.0, never, 0) == pytest.approx(1)
+    assert scale.simulate(4000, 100, 0.5, 10.0, never, 0) == pytest.approx(1.2)
+    assert scale.simulate(500, 100, 0.5, 0.0, never, 0) == pytest.approx(1.6)  # 5 over 4 workers
+    slow = scale.Cluster(4, failures=1e30, spread=0, slow=1, slowness=3)
+    assert scale.simulate(4000, 100, 0.5, 0.0, slow, 0) == pytest.approx(3)
+    failing = scale.Cluster(4, failures=200.0, **even)
+    short, long = (scale.simulate(4000, n, 0.5, 0.0, failing, 0) for n in (20, 500))
+    assert 1 < short < long  # what is lost with a worker is its segment
+
+
 def test_calibration(run, data, tiny):
     tiny("calibration")
     chosen = ("--on", "breakdance", "--clips", "parkour", "--frames", 3, "--size", 28, 42)

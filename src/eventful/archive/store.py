@@ -55,13 +55,20 @@ class Store:
         self._lock = _locked(folder / ".lock")
 
     def __enter__(self) -> Store:
-        for part in self.folder.rglob(".*.part"):  # of a run that was killed
-            part.unlink(missing_ok=True)
+        self._sweep()
         self.save()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._sweep()
         os.close(self._lock)
+
+    def _sweep(self) -> None:
+        """Clear away what was being written when a run, or a worker, was killed."""
+        for pattern in ("*", "frames/*/*", "problems/*"):
+            for path in self.folder.glob(pattern):
+                if path.name.startswith(".") and path.name.endswith(".part") and path.is_file():
+                    path.unlink(missing_ok=True)
 
     def _claimed(self, identity: dict[str, Any]) -> dict[str, Any]:
         """The manifest that is there, if it is of the same, or a new one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -43,7 +44,7 @@ class Local(Engine):
     def __init__(self, settings: Settings, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
-        self._settings = settings
+        self._settings = _pickled(settings)
         self._count = workers or max(1, _processors() // settings.threads)
         method = "spawn" if sys.platform == "win32" else "forkserver"
         self._context: Any = multiprocessing.get_context(method)
@@ -141,12 +142,28 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def _serve(pipe: Connection, settings: Settings) -> None:
+def _pickled(settings: Settings) -> bytes:
+    try:
+        return pickle.dumps(settings)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"workers cannot be told how to build the network ({error}); pass a function of a "
+            f"module, or a functools.partial of one"
+        ) from error
+
+
+def _serve(pipe: Connection, settings: bytes) -> None:
     """The work of a process: answer calls until there are no more."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    with Worker(settings) as worker:
+    try:
+        worker = Worker(pickle.loads(settings))
+    except Exception as error:
+        pipe.recv()
+        pipe.send((False, error))
+        return
+    with worker:
         while True:
             try:
                 call = pipe.recv()

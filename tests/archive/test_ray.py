@@ -1,0 +1,66 @@
+"""The engine on Ray: the same rows, on one node and on several of which one dies."""
+
+import json
+import threading
+import time
+
+import pytest
+
+from eventful import archive
+from tests.archive import tiny
+from tests.archive.conftest import OPTIONS, rows
+from tests.archive.test_archive import copied_costs
+
+ray = pytest.importorskip("ray")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # Ray's own
+]
+
+
+@pytest.fixture
+def cluster(environment, monkeypatch):
+    """Three raylets on this machine; the first has the driver and no room for a worker."""
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    made.nodes = [made.add_node(num_cpus=1), made.add_node(num_cpus=1)]
+    made.wait_for_nodes()
+    ray.init(address=made.address, log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_ray_gives_the_same_rows_though_a_node_dies(archived, videos, tmp_path, cluster):
+    out = copied_costs(archived[0], tmp_path / "out")
+    killed = []
+
+    def kill():
+        while not list(out.glob("frames/*/.*.part")):
+            time.sleep(0.01)
+        cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+        killed.append(True)
+        cluster.nodes.append(cluster.add_node(num_cpus=1))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    report = archive.run([videos], out, tiny.slow_network, engine="ray", workers=2, **OPTIONS)
+    killer.join()
+    assert killed
+    assert report.problems == []
+    assert rows(out) == rows(archived[0])
+    assert json.loads((out / "manifest.json").read_text())["complete"]
+    assert ray.is_initialized()  # the cluster was the caller's
+
+
+def test_a_workers_error_comes_to_the_driver(archived, videos, tmp_path, cluster):
+    out = copied_costs(archived[0], tmp_path / "out")
+    manifest = json.loads((out / "manifest.json").read_text())
+    for shape in manifest["shapes"].values():
+        shape["weights"] = "0123"
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="the weights of tiny are others than"):
+        archive.run([videos], out, tiny.network, engine="ray", workers=1, **OPTIONS)
