@@ -1,7 +1,7 @@
 """Frames of an archive that look like a given one, found by their embeddings, on a contact sheet.
 
     eventful archive videos --out archive
-    python examples/search_archive.py archive --video videos/street.mp4 --frame 120 --sheet found.jpg
+    python examples/search_archive.py archive --video videos/street.mp4 --frame 120
 
 Embeddings are compared by cosine, over all Parquet files, a batch at a time. Of frames that lie
 within --apart seconds of one another in a video, the nearest alone is shown.

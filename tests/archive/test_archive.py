@@ -52,6 +52,8 @@ def test_rows_hold_every_frame_once(archived, videos):
     assert json.loads((out / "manifest.json").read_text())["complete"]
 
 
+# pycocotools with NumPy 2
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_segment_is_what_a_stream_gives_from_its_first_frame_on(archived, videos):
     out, _ = archived
     manifest = json.loads((out / "manifest.json").read_text())
