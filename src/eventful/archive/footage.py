@@ -202,7 +202,7 @@ def _packets(path: Path) -> _Packets | None:
 
 class _Packet(NamedTuple):
     pts: int
-    dts: int
+    jump: int
     key: bool
 
 
@@ -210,15 +210,16 @@ def _demuxed(container: InputContainer, extent: Extent, stream: VideoStream) -> 
     for packet in container.demux(*extent.streams):
         extent.add(packet)
         if packet.stream.index == stream.index and packet.size:
-            if packet.is_corrupt or packet.is_discard or packet.pts is None or packet.dts is None:
+            if packet.is_corrupt or packet.is_discard or packet.pts is None:
                 raise DamageError("times of frames cannot be told from packets")
-            yield _Packet(packet.pts, packet.dts, packet.is_keyframe)
+            jump = packet.pts if packet.dts is None else packet.dts
+            yield _Packet(packet.pts, jump, packet.is_keyframe)
 
 
 def _sound(packets: list[_Packet]) -> _Packets | None:
     """The times of packets, where there is one frame to each of them."""
     times = sorted(packet.pts for packet in packets)
-    keys = sorted((packet.pts, packet.dts) for packet in packets if packet.key)
+    keys = sorted((packet.pts, packet.jump) for packet in packets if packet.key)
     if not times or not keys or keys[0][0] != times[0]:
         return None
     if any(before == after for before, after in pairwise(times)):

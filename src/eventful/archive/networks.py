@@ -45,8 +45,8 @@ def demo_network(height: int, width: int, outputs: tuple[str, ...] = ("pooled",)
         ValueError: One of the outputs is unknown.
 
     Example:
-        >>> demo_network(28, 42, outputs=("patches",)).heads[0].types["grid"]
-        FixedSizeListType(fixed_size_list<element: int32>[2])
+        >>> list(demo_network(28, 42, outputs=("patches",)).heads[0].types)
+        ['patches', 'grid']
     """
     check_outputs(outputs, OUTPUTS)
     whole = saliency_vit((height, width))

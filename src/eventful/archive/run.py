@@ -123,7 +123,7 @@ def run(
         >>> import tempfile
         >>> from eventful import archive
         >>> from eventful.models import demo_clip
-        >>> options = {"policy": "carry:25", "size": 70, "segment": 125, "workers": 1}
+        >>> options = {"policy": "skip:25", "size": 70, "segment": 125, "workers": 1}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     report = archive.run([demo_clip()], folder, archive.demo_network, **options)
         >>> report.segments, report.rows, report.problems

@@ -112,6 +112,7 @@ def _in_a_file_system(url: str) -> list[str]:
         paths = [p for p in sorted(system.find(path)) if Path(p).suffix.lower() in SUFFIXES]
     else:
         return [url]  # what is not there is found out when it is read
+    paths = [p for p in paths if not Path(p).name.startswith(".")]
     behind = url.partition("::")[2]  # as in zip://*.mp4::s3://bucket/a.zip
     return [system.unstrip_protocol(p) + (f"::{behind}" if behind else "") for p in paths]
 

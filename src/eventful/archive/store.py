@@ -46,7 +46,7 @@ class Store:
         >>> folder = Path(tempfile.mkdtemp(), "out")
         >>> with Store(folder, {"model": "demo"}) as store:
         ...     store.segment("a/b.mp4", 3).relative_to(folder).as_posix()
-        'frames/b.mp4-cf0cbd1d/00003.parquet'
+        'frames/b.mp4-d7e1ac16/00003.parquet'
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -167,7 +167,7 @@ def slug(video: str) -> str:
 
     Example:
         >>> slug("a/b c.mp4")
-        'b-c.mp4-a9f91e59'
+        'b-c.mp4-7fdbe441'
     """
     name = re.sub(r"[^\w.]+", "-", video.rstrip("/").rpartition("/")[2])[-60:].strip("-.")
     return f"{name}-{blake2b(video.encode(), digest_size=4).hexdigest()}"
