@@ -32,6 +32,7 @@ class Settings:
         scene_cuts: Start over at scene cuts.
         threads: Threads of a worker.
         runtime: What runs frames after the first of a segment: "torch", "openvino", "onnxruntime".
+        outputs: What `build` was told to keep, so that a manifest refuses to go on with others.
 
     Raises:
         ValueError: The policy is no frame policy, or reads a clock, or a number is out of range.
@@ -52,6 +53,7 @@ class Settings:
     scene_cuts: bool = True
     threads: int = 1
     runtime: runtimes.Name = "torch"
+    outputs: str = ""
 
     def __post_init__(self) -> None:
         policy = parse(self.policy)
@@ -84,11 +86,11 @@ class Settings:
 
     def identity(self) -> dict[str, Any]:
         """What rows depend on, as the manifest holds it."""
-        names = ("model", "size", "patch", "square", "segment", "scene_cuts", "threads", "runtime")
+        names = ("model", "outputs", "size", "patch", "square", "segment", "scene_cuts")
         return {
             "format": FORMAT,
             "policy": str(self.frame_policy),
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in (*names, "threads", "runtime")},
         }
 
 

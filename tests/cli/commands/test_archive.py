@@ -24,9 +24,11 @@ def test_an_archive(invoke, options, clip_file, tmp_path):
     assert {"embedding", "patches", "grid", "time"} <= set(table.column_names)
     again = invoke("archive", clip_file, *options, "--outputs", "pooled,patches")
     assert "1 of 1 segments done, 1 of them before" in " ".join(again.stdout.split())
-    other = invoke("archive", clip_file, *options[:-1], "skip:2")
+    other = invoke("archive", clip_file, *options[:-1], "skip:2", "--outputs", "pooled,patches")
     assert (other.exit_code, other.stderr.count("\n")) == (2, 1)
     assert "policy carry:4 (now skip:2)" in other.stderr
+    fewer = invoke("archive", clip_file, *options)
+    assert "outputs pooled,patches (now pooled)" in fewer.stderr
 
 
 def test_problems_are_shown_and_told_by_the_exit_code(invoke, options, clip_file, tmp_path):

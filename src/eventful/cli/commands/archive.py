@@ -83,9 +83,8 @@ def archive(
         build = partial(
             timm_network, name=name, weights=weights, outputs=outputs, patch=known.patch
         )
-    report = archives.run(
-        sources, out, build, model=model, size=size or known.size, patch=known.patch, **options
-    )
+    options |= {"size": size or known.size, "patch": known.patch, "outputs": ",".join(outputs)}
+    report = archives.run(sources, out, build, model=model, **options)
     if lance and report.rows:
         from eventful.archive.to_lance import to_lance  # noqa: PLC0415
 
