@@ -35,7 +35,7 @@ def test_costs_of_a_row():
 def test_what_does_less_costs_no_more_however_noisy_the_machine(kind):
     for times in (0.01, 300.0):
         costs = measure._ordered(QUIET | {kind: times}, rows=1, few=10, many=30)
-        assert 0 < costs.token
+        assert costs.token > 0
         assert costs.held <= costs.carried <= costs.partial
         assert costs.carried <= costs.dense
         assert costs.share(30) <= 1
