@@ -1,6 +1,7 @@
 """`eventful bench`: what it writes, what it refuses, and how it goes on."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -9,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch.nn.functional import interpolate
 from typer.testing import CliRunner
 
 from eventful.attention import incremental
 from eventful.bench import Results, Setup, memory, probe
 from eventful.bench.registry import cases as cases_of
 from eventful.cli.app import app
+from eventful.runtimes import runtime_named, whole_graph
 
 TIMED = ("attention", "block", "backbone", "first-frame", "streams")
 FIRST_CASE = {"attention": "N64-M8/random", "block": "test-vit-64-r4"}
@@ -87,6 +91,20 @@ def test_the_dense_model_runs_in_inference_runtimes_too(bench, suite):
             assert rows[name]["attention_error"] is None
             assert name in rows["eventful eager"]["speedup"]
             assert f"{name}, behind" in case["checks"]
+
+
+def test_a_failed_conversion_leaves_the_log_as_it_was():
+    pytest.importorskip("openvino")
+    runtime, frame = runtime_named("openvino"), torch.ones(1, 3, 8, 8)
+    model = nn.Upsample(scale_factor=0.5, mode="bicubic")
+    model.forward = lambda x: nn.functional.interpolate(
+        x, size=(5, 5), mode="bicubic", antialias=True
+    )
+    root = logging.getLogger()
+    before = root.level, [*root.handlers]
+    with pytest.raises(ValueError, match="openvino cannot convert this model"):
+        whole_graph(runtime, model, "forward", frame)
+    assert (root.level, [*root.handlers]) == before
 
 
 def test_a_runtime_that_cannot_run_a_model_is_left_out_with_the_reason(bench, monkeypatch):

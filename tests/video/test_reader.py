@@ -1,3 +1,4 @@
+import gc
 import os
 import struct
 from fractions import Fraction
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from eventful.video import DamagedVideoWarning, Frame, Reader, read
-from eventful.video.geometry import display_turn
+from eventful.video.geometry import Turns, display_turn
 
 from .conftest import patched, read_whole
 
@@ -200,6 +201,33 @@ class TestRotation:
         for rotation, turn in [(90, (0, -1, 1, 0)), (-90, (0, 1, -1, 0)), (-180, (-1, 0, 0, -1))]:
             frame = cast(av.VideoFrame, Unnamed(rotation=rotation))
             assert display_turn(frame) == turn
+
+    def test_a_turn_begins_at_a_key_frame_or_with_another_angle(self):
+        down = struct.pack("=9i", 1 << 16, 0, 0, 0, -1 << 16, 0, 0, 0, 1 << 30)  # upside down
+
+        def frame(rotation, key, matrix=None):
+            data = {} if matrix is None else {"DISPLAYMATRIX": matrix}
+            made = SimpleNamespace(rotation=rotation, key_frame=key, side_data=data)
+            return cast(av.VideoFrame, made)
+
+        turns = Turns()
+        quarter = struct.pack("=9i", 0, -1 << 16, 0, 1 << 16, 0, 0, 0, 0, 1 << 30)
+        seen = [frame(0, True), frame(0, False), frame(0, True, down), frame(0, False, down)]
+        seen += [frame(90, False, quarter), frame(0, True)]
+        expected = [(1, 0, 0, 1)] * 2 + [(1, 0, 0, -1)] * 2 + [(0, -1, 1, 0), (1, 0, 0, 1)]
+        assert [turns.of(each) for each in seen] == expected
+
+    def test_frames_that_have_gone_by_leave_memory_at_once(self, tmp_path, write_video):
+        path = write_video(tmp_path / "a.mp4", 60)
+        read_whole(path)
+        gc.collect()
+        gc.disable()
+        try:
+            read_whole(path)
+            left = [thing for thing in gc.get_objects() if type(thing) is av.VideoFrame]
+            assert len(left) < 10, "frames wait for Python to look for cycles"
+        finally:
+            gc.enable()
 
     def exif(self, path, orientation, order):
         mark = {"<": b"II*\0", ">": b"MM\0*"}[order]

@@ -19,7 +19,7 @@ from eventful.archive.problems import READING, Problem, of_error
 from eventful.video import Frame
 from eventful.video.decode import Timed, Video, open_file
 from eventful.video.extent import DamageError
-from eventful.video.geometry import display_turn, to_pixels
+from eventful.video.geometry import Turns, to_pixels
 from eventful.video.stills import Stills
 
 
@@ -109,7 +109,7 @@ class Reading:
     def _from_key(
         self, container: InputContainer, stream: VideoStream
     ) -> Generator[Timed, None, None]:
-        starts, number = self.footage.starts, self.segment
+        starts, number, turns = self.footage.starts, self.segment, Turns()
         assert stream.time_base is not None
         pixel, left = Fraction(stream.sample_aspect_ratio or 1), len(self._span)
         for frame in _frames(container, stream):
@@ -120,7 +120,7 @@ class Reading:
             if number + 1 < len(starts) and frame.pts >= starts[number + 1].pts:
                 return
             time = (frame.pts - starts[0].pts) * stream.time_base
-            yield Timed(frame, display_turn(frame), time, pixel)
+            yield Timed(frame, turns.of(frame), time, pixel)
             left -= 1
             if not left:
                 return

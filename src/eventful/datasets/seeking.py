@@ -21,7 +21,7 @@ from eventful.datasets.images import covering, resized
 from eventful.datasets.problems import Problems
 from eventful.video.decode import Timed, Video, open_file
 from eventful.video.extent import DamageError
-from eventful.video.geometry import Turn, display_turn, to_pixels
+from eventful.video.geometry import Turn, Turns, display_turn, to_pixels
 
 # Seconds that are decoded rather than jumped over: more than most distances between key frames.
 JUMP = 4
@@ -123,7 +123,7 @@ class ClipFile:
         if not self._jumps:
             yield from self._all()
             return
-        jumped = start > JUMP
+        jumped, turns = start > JUMP, Turns()
         with open_file(self.path) as container:
             stream = _stream(container)
             assert stream.time_base is not None
@@ -135,7 +135,7 @@ class ClipFile:
                 if jumped and time > start:  # no key frame where the index has one
                     break
                 jumped = False
-                yield Timed(frame, display_turn(frame), time)
+                yield Timed(frame, turns.of(frame), time)
         if jumped:
             yield from self._frames(Fraction(0))
 

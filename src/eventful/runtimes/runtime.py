@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,7 +62,12 @@ class Runtime(ABC):
         Raises:
             ValueError: The runtime's converter does not know all of its operators.
         """
-        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            warnings.catch_warnings(),
+            _same_log(),
+        ):
             warnings.simplefilter("ignore")  # of the runtimes, about themselves
             try:
                 return self._converted(program)
@@ -75,6 +82,18 @@ class Runtime(ABC):
     def compile(self, program: ExportedProgram) -> Graph:
         """Convert a program and compile it."""
         return self.load(self.convert(program))
+
+
+@contextmanager
+def _same_log() -> Iterator[None]:
+    """Leave the process's log as it is: OpenVINO's converter sets its level and a handler."""
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 def place(name: str) -> int:

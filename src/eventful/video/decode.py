@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from eventful.video.clock import Clock
 from eventful.video.extent import DamageError, Extent, declared_frames
-from eventful.video.geometry import Turn, display_turn
+from eventful.video.geometry import Turn, Turns
 
 DEFAULT_RATE = Fraction(25)
 
@@ -79,9 +79,9 @@ class Video:
         with _opened(self.path) as (container, stream):
             extent = Extent.of(container, stream, self.rate)
             clock = Clock(container, stream, self.rate)
-            pixel = Fraction(stream.sample_aspect_ratio or 1)
+            pixel, turns = Fraction(stream.sample_aspect_ratio or 1), Turns()
             for frame in _good_frames(_decoded_frames(container, stream, extent, clock)):
-                yield Timed(frame, display_turn(frame), clock.time(frame), pixel)
+                yield Timed(frame, turns.of(frame), clock.time(frame), pixel)
 
 
 def shown(timed: Timed) -> tuple[Fraction, Fraction]:
