@@ -10,6 +10,7 @@ import sys
 import time
 from fractions import Fraction
 from importlib import metadata
+from multiprocessing.context import ForkServerProcess
 
 import numpy as np
 import pyarrow as pa
@@ -262,3 +263,19 @@ def test_policies_that_no_archive_takes(videos, tmp_path, policy):
         archive.run([videos], tmp_path / "out", tiny.network, **OPTIONS | {"policy": policy})
     assert not (tmp_path / "out").exists()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_worker_that_does_not_start_is_started_again(archived, videos, tmp_path, monkeypatch):
+    starts, start = [], ForkServerProcess.start
+
+    def fails_once(process):
+        starts.append(process)
+        if len(starts) == 1:
+            raise EOFError("unexpected EOF")
+        start(process)
+
+    monkeypatch.setattr(ForkServerProcess, "start", fails_once)
+    out = copied_costs(archived[0], tmp_path / "out")
+    archive.run([videos], out, tiny.network, workers=1, **OPTIONS)
+    assert rows(out) == rows(archived[0])
+    assert len(starts) == 2

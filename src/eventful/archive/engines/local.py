@@ -90,12 +90,19 @@ class Local(Engine):
                 return one
         return self._start() if len(self._processes) < self._count else None
 
-    def _start(self) -> _Process:
+    def _start(self, attempt: int = 1) -> _Process:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_serve, args=(theirs, self._settings), daemon=True, name="eventful-worker"
         )
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError):  # the server that forks workers has died
+            ours.close()
+            theirs.close()
+            if attempt == ATTEMPTS:
+                raise
+            return self._start(attempt + 1)
         theirs.close()
         self._processes.append(_Process(process, ours))
         return self._processes[-1]
