@@ -7,7 +7,7 @@ docs/archive-scale.md again. Costs of a frame come from the benchmark's result (
 policy named); what else a cluster has is assumed here and can be changed by options.
 
 The simulation hands segments to workers one by one, as the engines do. A worker has a speed of its
-own, and may fail at any moment; its segment is then begun anew by whoever is free next. What it
+own, and may fail at any moment; its segment then starts again with whoever is free next. What it
 gives is the time until the last segment is done over the time that work alone would take.
 """
 

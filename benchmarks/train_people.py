@@ -28,6 +28,7 @@ import torch
 from people_pictures import SIZE, Footage, Picture, pictures
 from safetensors.torch import save_file
 from torch import Tensor
+from training import fit
 
 from eventful.datasets import CDnet, Davis, Mot
 from eventful.evaluation.measures.boxes import Boxes, average_precision
@@ -108,26 +109,13 @@ def tokens(picture: Picture, backbone: Any) -> Tensor:
 def train(x: Tensor, boxes: Sequence[Tensor], epochs: int) -> tuple[PatchDetector, list[float]]:
     """Train from scratch; also the mean loss of each epoch."""
     torch.manual_seed(0)
-    detector, size = PatchDetector(scales=SCALES).train(), min(BATCH, len(x))
-    batches = len(x) // size
-    optimizer = torch.optim.AdamW(detector.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=epochs * batches
-    )
-    losses: list[float] = []
-    for epoch in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(x))[: batches * size].view(-1, size).tolist():
-            loss = detector.loss(x[batch].float(), GRID, [boxes[at] for at in batch])
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        losses.append(total / batches)
-        print(f"epoch {epoch + 1} of {epochs}: loss {losses[-1]:.3f}", flush=True)
-    return detector.eval(), losses
+    detector = PatchDetector(scales=SCALES).train()
+
+    def loss(numbers: list[int]) -> Tensor:
+        return detector.loss(x[numbers].float(), GRID, [boxes[at] for at in numbers])
+
+    how = {"epochs": epochs, "batch": BATCH, "rate": LEARNING_RATE}
+    return detector, fit(detector, len(x), loss, **how)
 
 
 @torch.inference_mode()

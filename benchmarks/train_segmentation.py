@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
+from training import fit
 
 from eventful.datasets import Davis
 from eventful.evaluation.measures.masks import region_j
@@ -104,26 +105,13 @@ def train(
 ) -> tuple[SegmentationHead, list[float]]:
     """Train from scratch; also the mean loss of each epoch."""
     torch.manual_seed(0)
-    head, size = SegmentationHead().train(), min(BATCH, len(x))
-    batches = len(x) // size
-    optimizer = torch.optim.AdamW(head.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=epochs * batches
-    )
-    losses: list[float] = []
-    for epoch in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(x))[: batches * size].view(-1, size):
-            loss = loss_of(head(x[batch].float(), grid)[:, 0], masks[batch].float())
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        losses.append(total / batches)
-        print(f"epoch {epoch + 1} of {epochs}: loss {losses[-1]:.3f}", flush=True)
-    return head.eval(), losses
+    head = SegmentationHead().train()
+
+    def loss(numbers: list[int]) -> Tensor:
+        return loss_of(head(x[numbers].float(), grid)[:, 0], masks[numbers].float())
+
+    how = {"epochs": epochs, "batch": BATCH, "rate": LEARNING_RATE}
+    return head, fit(head, len(x), loss, **how)
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from training import fit
 
 from eventful.datasets import Motion, Sample
 from eventful.datasets.regions import Regions, moving_regions
@@ -109,25 +110,13 @@ def train(part: Part, epochs: int) -> tuple[VehicleDetector, list[float]]:
     """Train from scratch; also the mean loss of each epoch."""
     torch.manual_seed(0)
     detector = VehicleDetector().train()
-    batches = len(part.numbers) // BATCH
-    optimizer = torch.optim.AdamW(detector.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=epochs * batches
-    )
-    losses: list[float] = []
-    for _ in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(part.numbers))[: batches * BATCH].view(-1, BATCH).tolist():
-            tokens = torch.from_numpy(part.tokens[batch])
-            loss = detector.loss(tokens, part.grid, [part.boxes(at) for at in batch])
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        losses.append(total / batches)
-    return detector.eval(), losses
+
+    def loss(numbers: list[int]) -> Tensor:
+        tokens = torch.from_numpy(part.tokens[numbers])
+        return detector.loss(tokens, part.grid, [part.boxes(at) for at in numbers])
+
+    how = {"epochs": epochs, "batch": BATCH, "rate": LEARNING_RATE}
+    return detector, fit(detector, len(part.numbers), loss, **how)
 
 
 @torch.inference_mode()

@@ -1,37 +1,23 @@
-"""Streams that compile: the same outputs, as few graphs as there are kinds of block, frames undone.
+"""Streams that compile: the same outputs, and frames undone.
 
-Most tests run what is compiled as it is (`uncompiled`), which is quick; those at the end compile.
+What is compiled runs as it is (`uncompiled`), which is quick.
 """
-
-import functools
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
 import eventful
 from eventful.attention import Incremental
 from eventful.block.gating import first_frame, update
 from eventful.stream import compiled
-from tests.zoo import FAMILIES, TOLERANCE, build, clip, relative, same
-
-POLICY = eventful.TopR(3)
-CUTS = eventful.SceneCuts(level=0.9)
-LIMIT = TOLERANCE[torch.float64]
+from tests.stream.compiling import CUTS, LIMIT, POLICY, assert_same_work, spoilt, twins, with_cuts
+from tests.zoo import FAMILIES, clip, relative, same
 
 
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Blocks do fixed work that can be undone, but are not compiled."""
     monkeypatch.setattr(compiled, "steps", lambda compile: (first_frame, update))
-
-
-def twins(name, policy=POLICY, scene_cuts=None, dtype=torch.float64, **options):
-    """A stream that compiles and one that does not, on one model."""
-    streams = {"scene_cuts": scene_cuts, "method": "forward_features"}
-    streams |= {key: options.pop(key) for key in ("state_dtype",) if key in options}
-    model = eventful.convert(build(name, dtype), policy, **options)
-    return eventful.Stream(model, compile=True, **streams), eventful.Stream(model, **streams)
 
 
 def remembered(stream):
@@ -48,13 +34,6 @@ def remembered(stream):
 
 def views(stream):
     return [tuple(stream.gate(name)) for name in stream.gates]
-
-
-def assert_same_work(ours, theirs):
-    """Up to rounding, and with the same tokens updated and the same operations counted."""
-    assert ours.stats.updated == theirs.stats.updated
-    assert ours.stats.operations == theirs.stats.operations
-    assert list(ours.stats.flushes) == list(theirs.stats.flushes)
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -139,12 +118,6 @@ BAD = {"NaN": torch.nan, "infinity": torch.inf}
 class TestFramesWithNaN:
     """The frame is computed before anyone looks at it, and then taken back."""
 
-    @staticmethod
-    def spoilt(frame, value=torch.nan):
-        frame = frame.clone()
-        frame[1, 2, 5, 7] = value
-        return frame
-
     @pytest.mark.parametrize("value", BAD)
     @pytest.mark.parametrize("gate", ["token", "stgt"])
     @pytest.mark.parametrize("name", ["plain", "registers", "dinov3", "gated", "sam"])
@@ -155,7 +128,7 @@ class TestFramesWithNaN:
             if t in (3, 6):
                 before, seen, stats = remembered(stream), views(stream), str(stream.stats)
                 with pytest.raises(ValueError, match=f"frame {t} holds NaN or infinity"):
-                    stream(self.spoilt(frame, BAD[value]))
+                    stream(spoilt(frame, BAD[value]))
                 assert same(remembered(stream), before)
                 assert same(views(stream), seen)
                 assert str(stream.stats) == stats
@@ -172,7 +145,7 @@ class TestFramesWithNaN:
             stream(frame)
         before = remembered(stream)
         with pytest.raises(ValueError, match="frame 3 holds NaN"):
-            stream(self.spoilt(video[3]))
+            stream(spoilt(video[3]))
         assert same(remembered(stream), before)
 
     @pytest.mark.parametrize("after", ["another", "a reset of a row", "a reset", "a cut"])
@@ -185,7 +158,7 @@ class TestFramesWithNaN:
             stream(frame), control(frame)
         if after == "another":
             with pytest.raises(ValueError, match="frame 4 holds NaN"):
-                stream(self.spoilt(video[4]))
+                stream(spoilt(video[4]))
         if after == "a cut":
             video[4:, 0] = clip(1, dtype=torch.float64, seed=9)[0, 0]
         if after.startswith("a reset"):
@@ -194,7 +167,7 @@ class TestFramesWithNaN:
         before = remembered(stream)
         for _ in range(2):
             with pytest.raises(ValueError, match="frame 4 holds NaN"):
-                stream(self.spoilt(video[4]))
+                stream(spoilt(video[4]))
             assert same(remembered(stream), before)
         for frame in video[4:]:
             assert relative(stream(frame), control(frame)) < LIMIT
@@ -205,12 +178,12 @@ class TestFramesWithNaN:
         stream, _ = twins("sam")
         frame, second = clip(2, dtype=torch.float64)
         with pytest.raises(ValueError, match="frame 0 holds NaN"):
-            stream(self.spoilt(frame))
+            stream(spoilt(frame))
         assert stream.stats.frames == 0
         stream(frame)
         before = remembered(stream)
         with pytest.raises(ValueError, match="frame 1 holds NaN"):
-            stream(self.spoilt(torch.cat([frame, frame], dim=2)))
+            stream(spoilt(torch.cat([frame, frame], dim=2)))
         assert same(remembered(stream), before)
         stream(second)
         assert stream.stats.flush_reasons == {"first frame": 2}
@@ -218,23 +191,16 @@ class TestFramesWithNaN:
 
 @pytest.mark.usefixtures("uncompiled")
 class TestSceneCuts:
-    @staticmethod
-    def video(rows):
-        """Some rows show another scene from frame 5 on."""
-        video, other = (clip(9, dtype=torch.float64, seed=seed) for seed in (0, 9))
-        video[5:, rows] = other[5:, rows]
-        return video
-
     @pytest.mark.parametrize("rows", [[0], [1], [0, 1]], ids=str)
     @pytest.mark.parametrize("name", ["plain", "dinov3", "sam"])
     def test_are_found_and_flushed_as_in_an_eager_stream(self, name, rows):
         ours, eager = twins(name, scene_cuts=CUTS)
-        for frame in self.video(rows):
+        for frame in with_cuts(rows):
             assert relative(ours(frame), eager(frame)) < LIMIT
             assert ours.stats.updated == eager.stats.updated
             assert list(ours.stats.flushes) == list(eager.stats.flushes)
             pairs = zip(ours._engine._histories, eager._engine._histories, strict=True)
-            assert all(map(pytest.approx, *pair) for pair in pairs)
+            assert all([*one] == pytest.approx([*other]) for one, other in pairs)
             assert [len(history) for history in ours._engine._histories] == [
                 len(history) for history in eager._engine._histories
             ]
@@ -245,7 +211,7 @@ class TestSceneCuts:
 
     def test_fall_on_one_frame_with_a_requested_row(self):
         ours, eager = twins("plain", scene_cuts=CUTS)
-        for t, frame in enumerate(self.video([0])):
+        for t, frame in enumerate(with_cuts([0])):
             if t == 5:
                 ours.reset([1]), eager.reset([1])
             assert relative(ours(frame), eager(frame)) < LIMIT
@@ -303,7 +269,7 @@ class TestOverflow:
         for frame in clip(12, dtype=torch.float64):
             if ours.stats.frames:
                 with pytest.raises(ValueError, match="NaN"):
-                    ours(TestFramesWithNaN.spoilt(frame))
+                    ours(spoilt(frame))
             assert relative(ours(frame), eager(frame)) < LIMIT
 
 
@@ -414,83 +380,3 @@ class TestPrepare:
         stream, _ = twins("plain")
         with pytest.raises(ValueError, match="fixed number of tokens"):
             stream.prepare(clip(1, dtype=torch.float64)[0], [eventful.Threshold(1.0)])
-
-
-KINDS = {"plain": 1, "eva02": 1, "sam_no_positions": 2}  # kinds of block in the model
-
-
-@pytest.fixture
-def dynamo():
-    """A compiler that knows nothing yet, and its counters."""
-    limit = torch._dynamo.config.recompile_limit
-    torch._dynamo.reset()
-    counters.clear()
-    yield counters
-    torch._dynamo.reset()
-    counters.clear()
-    torch._dynamo.config.recompile_limit = limit
-
-
-@pytest.fixture
-def traced(dynamo, monkeypatch):
-    """Graphs are captured and guarded, but what runs them is PyTorch as it is."""
-    with_backend = functools.partial(torch.compile, backend="aot_eager")
-    monkeypatch.setattr(torch, "compile", with_backend)
-    return dynamo
-
-
-def graphs(dynamo):
-    """How many there are; none may have been broken."""
-    assert not dynamo["graph_break"]
-    return dynamo["stats"]["unique_graphs"]
-
-
-def test_one_kind_of_block_is_traced_twice(traced):
-    """Once for first frames and once for all later ones, whatever happens on them."""
-    stream, eager = twins("plain", scene_cuts=CUTS)
-    other = eventful.Stream(stream._bound.model, method="forward_features", compile=True)
-    video = TestSceneCuts.video([0])
-    for t, frame in enumerate(video):
-        if t == 2:
-            with pytest.raises(ValueError, match="NaN"):
-                stream(TestFramesWithNaN.spoilt(frame))
-        if t == 7:
-            stream.reset([1]), eager.reset([1])
-        assert relative(stream(frame), eager(frame)) < LIMIT
-        other(frame)
-        assert graphs(traced) == min(t + 1, 2)
-    assert stream.stats.flush_reasons == {"first frame": 2, "scene cut": 1, "requested": 1}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
-def test_each_kind_of_block_is_traced_once_for_each_number_of_tokens(name, traced):
-    """Over a hundred frames, with the policy moving among those prepared."""
-    stream, eager = twins(name)
-    video = clip(100, dtype=torch.float64)
-    policies = [eventful.TopR(r) for r in (1, 3, 5)] + [eventful.KeepAll()]
-    stream.prepare(video[0], policies)
-    assert graphs(traced) == KINDS[name] * (1 + len(policies))
-    for t, frame in enumerate(video):
-        stream.policy = eager.policy = policies[t * t % 4]
-        assert relative(stream(frame), eager(frame)) < LIMIT
-        assert stream.stats.updated == eager.stats.updated
-    assert graphs(traced) == KINDS[name] * (1 + len(policies))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("bounded", [False, True], ids=["", "bounded"])
-@pytest.mark.parametrize("name", ["plain", "registers", "eva02", "dinov3", "sam_resampled"])
-def test_compiled_outputs_are_those_of_an_eager_stream(name, bounded, dynamo, monkeypatch):
-    """By the default compiler, with a frame that never came and a row reset."""
-    monkeypatch.setattr(compiled, "must_bound", lambda device: bounded)
-    stream, eager = twins(name)
-    for t, frame in enumerate(clip(12, dtype=torch.float64)):
-        if t == 4:
-            with pytest.raises(ValueError, match="frame 4 holds NaN"):
-                stream(TestFramesWithNaN.spoilt(frame))
-        if t == 8:
-            stream.reset([1]), eager.reset([1])
-        assert relative(stream(frame), eager(frame)) < LIMIT
-        assert stream.stats.updated == eager.stats.updated
-    assert graphs(dynamo) == 2 * (2 if name == "sam_resampled" else 1)

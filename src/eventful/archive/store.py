@@ -128,7 +128,7 @@ class Store:
         }
 
     def write_videos(self, videos: Iterable[Footage]) -> None:
-        """Write the table of videos anew."""
+        """Write the table of videos again."""
         self._write([video.to_dict() for video in videos], _VIDEOS, "videos.parquet")
 
     def segment(self, video: str, number: int) -> Path:

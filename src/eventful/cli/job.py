@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 import eventful
 from eventful import FramePolicy, Policy
@@ -23,7 +23,7 @@ from eventful.cli.charts import plot
 from eventful.cli.checks import Checks
 from eventful.cli.choices import Gates, named_blocks
 from eventful.cli.clips import Clip
-from eventful.cli.output import check_folder, written_whole
+from eventful.cli.output import check_folder, progress_bar, written_whole
 from eventful.cli.panels import Overlay
 from eventful.cli.players import Played, Player, model_of
 from eventful.cli.report import caption, doing, figures
@@ -128,7 +128,7 @@ class _Job:
         """
         interrupted = False
         with ExitStack() as stack:
-            progress = stack.enter_context(_progress(self.console))
+            progress = stack.enter_context(progress_bar(self.console))
             task = progress.add_task("opening", total=None)
             try:
                 self._clips(progress, stack)
@@ -307,14 +307,3 @@ def _fitted(reader: Reader, frame: Frame) -> Frame:
         return frame
     pixels = Image.fromarray(frame.pixels).resize(shape, Image.Resampling.BICUBIC)
     return Frame(np.array(pixels), frame.index, frame.time)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.description}", markup=False),
-        console=console,
-        disable=not console.is_terminal,
-    )

@@ -22,6 +22,18 @@ AnyModel = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(help="Weights of a timm model; without it, timm downloads them.")
 ]
+MaxError = Annotated[
+    float | None, typer.Option(help="Short for --policy error:E: a mean error to hold.")
+]
+LatencyMs = Annotated[
+    float | None, typer.Option(help="Short for --policy latency:T: ms that a frame may take.")
+]
+Share = Annotated[
+    float | None, typer.Option(help="Short for --policy auto:F: a share of the operations.")
+]
+TimeShare = Annotated[
+    float | None, typer.Option("--time", help="Short for --policy time:F: a share of the time.")
+]
 Size = Annotated[
     int | None, typer.Option(help="Side of the square input in pixels [the model's own].")
 ]

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eventful.cli.libraries import missing
 
@@ -23,6 +24,18 @@ def show(result: dict[str, Any], as_json: bool, table: Any) -> None:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
     else:
         Console().print(table(result))
+
+
+def progress_bar(console: Console) -> Progress:
+    """How far a long job is; nothing where nobody looks at a terminal."""
+    return Progress(
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.description}", markup=False),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 @contextmanager

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from eventful.cli.choices import chosen_policy
-from eventful.cli.options import Json, Model, Weights
-from eventful.cli.output import errors, show
+from eventful.cli.options import Json, MaxError, Model, Share, TimeShare, Weights
+from eventful.cli.output import errors, progress_bar, show
 from eventful.cli.subjects import find, load_timm
 from eventful.policies.parse import FRAME_POLICIES
 from eventful.policies.text import examples
@@ -144,15 +142,9 @@ def command(
     policy: Annotated[
         str | None, typer.Option(help=f"{examples(FRAME_POLICIES)} [error:0.15].")
     ] = None,
-    max_error: Annotated[
-        float | None, typer.Option(help="Short for --policy error:E: a mean error to hold.")
-    ] = None,
-    share: Annotated[
-        float | None, typer.Option(help="Short for --policy auto:F: a share of the operations.")
-    ] = None,
-    time_share: Annotated[
-        float | None, typer.Option("--time", help="Short for --policy time:F: a share of the time.")
-    ] = None,
+    max_error: MaxError = None,
+    share: Share = None,
+    time_share: TimeShare = None,
     model: Model = "demo",
     weights: Weights = None,
     outputs: Annotated[
@@ -184,7 +176,7 @@ def command(
     with errors():
         targets = {"max_error": max_error, "share": share, "time": time_share}
         chosen = chosen_policy(policy, targets)
-        with _bar(Console(stderr=True)) as bar:
+        with progress_bar(Console(stderr=True)) as bar:
             task = bar.add_task("opening", total=None)
 
             def progress(now: Progress) -> None:
@@ -213,14 +205,3 @@ def command(
     show(report, json_output, table)
     if report["problems"]:
         raise typer.Exit(1)
-
-
-def _bar(console: Console) -> Bar:
-    return Bar(
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.description}", markup=False),
-        console=console,
-        disable=not console.is_terminal,
-    )

@@ -12,15 +12,26 @@ import typer
 from rich import box
 from rich.console import Console, Group
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 import eventful
 from eventful.cli.choices import as_option, chosen_policies, named_blocks, read_point
 from eventful.cli.clips import Clip, demo_clips
 from eventful.cli.devices import device_of
-from eventful.cli.options import Blocks, Device, Json, Point, Task, Texts, Threshold
-from eventful.cli.output import check_folder, errors, show, written_whole
+from eventful.cli.options import (
+    Blocks,
+    Device,
+    Json,
+    LatencyMs,
+    MaxError,
+    Point,
+    Share,
+    Task,
+    Texts,
+    Threshold,
+    TimeShare,
+)
+from eventful.cli.output import check_folder, errors, progress_bar, show, written_whole
 from eventful.policies import POLICIES, Auto, FramePolicy, Policy
 from eventful.policies.text import examples
 from eventful.pretrained import Compared, Extras, Loaded, compare, load
@@ -113,14 +124,7 @@ class _Bar:
     """Shows how far a comparison is."""
 
     def __init__(self, console: Console, frames: int | None, passes: int) -> None:
-        text = TextColumn("{task.description}", markup=False)
-        self._progress = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            text,
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = progress_bar(console)
         total = None if frames is None else frames * passes
         self._task = self._progress.add_task("", total=total)
 
@@ -213,12 +217,10 @@ def command(
         list[str] | None,
         typer.Option(help=f"{examples(POLICIES)}. Repeatable [error:0.15]."),
     ] = None,
-    max_error: Annotated[float | None, typer.Option(help="Short for --policy error:E.")] = None,
-    latency_ms: Annotated[float | None, typer.Option(help="Short for --policy latency:T.")] = None,
-    share: Annotated[float | None, typer.Option(help="Short for --policy auto:F.")] = None,
-    time_share: Annotated[
-        float | None, typer.Option("--time", help="Short for --policy time:F.")
-    ] = None,
+    max_error: MaxError = None,
+    latency_ms: LatencyMs = None,
+    share: Share = None,
+    time_share: TimeShare = None,
     text: Texts = None,
     point: Point = None,
     threshold: Threshold = 0.3,

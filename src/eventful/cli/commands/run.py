@@ -12,7 +12,20 @@ from typer.core import TyperCommand
 from eventful.cli.choices import chosen_policy, gates_of, read_point
 from eventful.cli.clips import DEMO_SECONDS, DEMO_SIZE, Clip, demo_clips
 from eventful.cli.job import Settings, run
-from eventful.cli.options import AnyModel, Blocks, Json, Point, Task, Texts, Video, Weights
+from eventful.cli.options import (
+    AnyModel,
+    Blocks,
+    Json,
+    LatencyMs,
+    MaxError,
+    Point,
+    Share,
+    Task,
+    Texts,
+    TimeShare,
+    Video,
+    Weights,
+)
 from eventful.cli.output import errors, show
 from eventful.cli.report import table
 from eventful.policies import POLICIES
@@ -50,18 +63,10 @@ def command(
         str | None,
         typer.Option(help=f"{examples(POLICIES)}, or a file of calibrate [error:0.15]."),
     ] = None,
-    max_error: Annotated[
-        float | None, typer.Option(help="Short for --policy error:E: a mean error to hold.")
-    ] = None,
-    latency_ms: Annotated[
-        float | None, typer.Option(help="Short for --policy latency:T: ms that a frame may take.")
-    ] = None,
-    share: Annotated[
-        float | None, typer.Option(help="Short for --policy auto:F: a share of the operations.")
-    ] = None,
-    time_share: Annotated[
-        float | None, typer.Option("--time", help="Short for --policy time:F: a share of the time.")
-    ] = None,
+    max_error: MaxError = None,
+    latency_ms: LatencyMs = None,
+    share: Share = None,
+    time_share: TimeShare = None,
     model: AnyModel = "demo",
     weights: Weights = None,
     size: Annotated[
