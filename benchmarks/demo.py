@@ -1,4 +1,4 @@
-"""The README's figures of the demo: `eventful run` without a video, under a few policies.
+"""Figures of the demo: `eventful run` without a video, under a few policies.
 
     python benchmarks/demo.py [--out FILE]
 
