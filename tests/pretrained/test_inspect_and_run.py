@@ -125,3 +125,11 @@ def test_options_for_transformers_are_refused_for_others(invoke, video):
     result = invoke("inspect", "vit_tiny_patch16_224", "--task", "depth")
     assert result.exit_code == 2
     assert "--task is for models of transformers" in result.stderr
+
+
+def test_run_shows_no_blocks_of_several_shapes(invoke, folder, video, tmp_path):
+    where = ("--model", f"hf:{folder('SAM 2 Hiera')}", "--policy", "all", "--out", tmp_path)
+    result = invoke("run", video, *where)
+    assert result.exit_code == 2
+    assert "has blocks of several shapes" in result.stderr
+    assert "use eventful evaluate folder" in result.stderr

@@ -12,6 +12,10 @@ from eventful.block.state import BlockState, Grid, KeysValues, Pass, Place
 from eventful.ops import Index, RelativePositions, attend
 
 
+class ShapesError(ValueError):
+    """Blocks are of several shapes, and frame policies need one."""
+
+
 def compute(block: EventfulBlock, x: Tensor, place: Place, work: Pass) -> Tensor:
     """Take a frame's chosen tokens through a block.
 
@@ -39,7 +43,7 @@ def compute(block: EventfulBlock, x: Tensor, place: Place, work: Pass) -> Tensor
     index = work.index = work.index or Index.everything(len(x), x.shape[1], x.device)
     others = len(index.counts), index.tokens
     if x.shape[:2] != others:
-        raise ValueError(
+        raise ShapesError(
             f"frame policies need blocks of one shape; {block.name} is handed {len(x)} rows of "
             f"{x.shape[1]} tokens and blocks before it {others[0]} of {others[1]}; leave one or "
             f"the other out with convert(..., where=...)"

@@ -242,6 +242,11 @@ class _TransformersPlayer(Player):
         self._taps = Taps(model, layout, method)
         self._open.enter_context(self._taps.noted())
         self.grid, self.prefix = layout.grid, layout.prefix
+        if not self.grid[0] * self.grid[1]:
+            raise ValueError(
+                f"{self._loaded.name} has blocks of several shapes, whose patches no picture can "
+                f"show; use eventful evaluate folder"
+            )
         self.special = layout.prefix + layout.suffix
         if isinstance(policy, Policy):
             policy.select(torch.zeros(1, self.grid[0] * self.grid[1]))  # raises if it does not fit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,11 +19,10 @@ from eventful.pretrained.loading import Loaded
 from eventful.pretrained.taps import Taps, error, found
 from eventful.pretrained.tasks.task import Shown
 from eventful.stream import Stream
-from eventful.stream.bound import now
 from eventful.stream.cuts import SceneCuts
 
 Frames = Callable[[], Iterable[np.ndarray]]
-Progress = Callable[[str, int], None]
+Progress = Callable[[str, int, int | None], None]
 _PICTURES = 5
 
 
@@ -39,9 +37,10 @@ class Run:
         errors: Of its taps, by frame.
         milliseconds: Of its frames.
         kinds: What its frames were.
-        read: What the task read of each frame.
+        differences: Of what the task read of each frame from what it read of the dense model.
         pictures: By the number of the frame.
         notes: What stands below them.
+        taps: What was read of the blocks on the last frame.
     """
 
     policy: FramePolicy | Policy
@@ -50,7 +49,7 @@ class Run:
     errors: list[float] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
-    read: list[Any] = field(default_factory=list)
+    differences: list[Any] = field(default_factory=list)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     taps: dict[str, Tensor] = field(default_factory=dict)
@@ -70,7 +69,6 @@ class Compared:
         sizes: The sizes (height, width) in which the model took them, and how many of each.
         tap_names: The blocks whose outputs the rest of the model reads.
         dense_ms: Time of the dense model on each frame.
-        dense: What the task read of the dense model.
         runs: Of the policies.
         frame_pictures: Some frames as the model sees them, by number.
         dense_pictures: What the dense model gave for them.
@@ -80,7 +78,6 @@ class Compared:
     sizes: Counter[tuple[int, ...]] = field(default_factory=Counter)
     tap_names: Sequence[str] = ()
     dense_ms: list[float] = field(default_factory=list)
-    dense: list[Any] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     frame_pictures: dict[int, np.ndarray] = field(default_factory=dict)
     dense_pictures: dict[int, np.ndarray] = field(default_factory=dict)
@@ -116,7 +113,7 @@ class Compared:
             "time_ratio": dense_ms / ours,
             "setup_ms": max(0.0, run.milliseconds[0] - dense_ms),
             "tap_error": {"mean": fmean(run.errors), "max": max(run.errors)},
-            "scores": dict(loaded.task.scores(self.dense, run.read)),
+            "scores": dict(loaded.task.scores(run.differences)),
         }
 
 
@@ -130,7 +127,7 @@ def compare(
     scene_cuts: bool = True,
     beside: bool = True,
     total: int | None = None,
-    progress: Progress = lambda text, frames: None,
+    progress: Progress = lambda text, frames, total: None,
 ) -> Compared:
     """Run a model dense and under some policies over the same frames.
 
@@ -142,10 +139,11 @@ def compare(
         extras: What the model takes beside frames.
         where: Which blocks to convert, as for `eventful.convert`.
         scene_cuts: Whether `Auto` computes frames after a scene cut in full.
-        beside: After `Auto`, also run what one would do instead for at least the same operations:
-            skip frames, or carry outputs along.
+        beside: After `Auto`, also run what one would do instead: skip frames, or carry outputs
+            along, for at least the same operations where these are less than half.
         total: How many frames there will be, if that is known.
-        progress: Called with what is being done and the frames done.
+        progress: Called with what is being done, the frames done, and how many there will be in
+            all, if that is known.
 
     Raises:
         ValueError: The model does not convert, or does not go with a policy or the frames; or
@@ -181,7 +179,7 @@ def compare(
 
 
 def _instead(runs: Sequence[Run]) -> list[tuple[FramePolicy | Policy, str | None]]:
-    """What one would do in the place of `Auto`, for at least the operations that it used."""
+    """What one would do in the place of `Auto`, with every K-th frame dense, K at least 2."""
     wanted: dict[FramePolicy | Policy, str] = {}
     known = {run.policy for run in runs}
     for run in runs:
@@ -210,7 +208,8 @@ class _SideBySide:
         self._where, self._cuts = where, SceneCuts() if scene_cuts else None
         self._inputs = Inputs(loaded, extras)
         self._total = total
-        self._done = 0
+        self._done = self._passes = 0
+        self._taps: Taps | None = None
 
     @property
     def _model(self) -> nn.Module:
@@ -229,14 +228,15 @@ class _SideBySide:
         pictures: Sequence[int] | None = None,
     ) -> Compared:
         """Go once over the video."""
-        result, taps = Compared(), None
+        result = Compared()
+        self._passes += 1
         wanted = {*(_spread(self._total) if pictures is None else pictures)}
-        self._progress("measuring what frames cost", self._done)
+        self._tell("measuring what frames cost")
         with ExitStack() as stack:
             for number, frames in enumerate(_clips(self._frames(), self._loaded.clip)):
                 given = self._inputs(frames)
-                if taps is None:
-                    taps = self._begin(given)
+                taps = self._taps = self._taps or self._begin(given)
+                if not result.frames:
                     stack.enter_context(taps.noted())
                     result.tap_names = taps.layout.taps
                     chosen = policies or [(_default(given), None)]
@@ -245,10 +245,14 @@ class _SideBySide:
                 result.sizes[size] += 1
                 self._frame(result, taps, number, given, number in wanted)
                 self._done += 1
-                self._progress(" | ".join(run.kinds[-1] for run in result.runs), self._done)
+                self._tell(" | ".join(run.kinds[-1] for run in result.runs))
         if not result.frames:
             raise ValueError(f"the video has no frame; {self._loaded.name} takes {self._takes()}")
         return result
+
+    def _tell(self, text: str) -> None:
+        total = None if self._total is None else self._passes * self._total
+        self._progress(text, self._done, total)
 
     def _takes(self) -> str:
         return "one at a time" if self._loaded.clip == 1 else f"clips of {self._loaded.clip}"
@@ -276,21 +280,19 @@ class _SideBySide:
         read = task.read(Shown(output, *taps.patches(dense)), size)
         result.frames += 1
         result.dense_ms.append(milliseconds)
-        result.dense.append(read)
-        if pictured:
+        if pictured and self._passes == 1:
             result.frame_pictures[number] = given.picture
             result.dense_pictures[number] = task.draw(given.picture, read)
         for run in result.runs:
-            start = time.perf_counter()
             output = run.stream(given.frame, **given.inputs)
-            now(given.frame)
-            run.milliseconds.append(1e3 * (time.perf_counter() - start))
+            run.milliseconds.append(1e3 * run.stream.stats.seconds)
             run.taps = taps.read(run.taps)
             run.errors.append(error(run.taps, dense))
             run.kinds.append(_kind(run.stream))
-            run.read.append(task.read(Shown(output, *taps.patches(run.taps)), size))
+            ours = task.read(Shown(output, *taps.patches(run.taps)), size)
+            run.differences.append(task.differ(read, ours))
             if pictured:
-                run.pictures[number] = task.draw(given.picture, run.read[-1])
+                run.pictures[number] = task.draw(given.picture, ours)
                 run.notes[number] = f"{run.kinds[-1]}, error {run.errors[-1]:.3f}"
 
 

@@ -95,7 +95,7 @@ class Inputs:
     @property
     def name(self) -> str:
         """The name of the frame among the model's inputs."""
-        return next((name for name in FRAMES[::-1] if name in self._loaded.takes), FRAMES[0])
+        return next((name for name in FRAMES if name in self._loaded.takes), FRAMES[0])
 
     def pixels_of(self, frame: Tensor) -> Callable[[Tensor], Tensor] | None:
         """What turns such frames into pictures; None for clips and patches, which are none."""

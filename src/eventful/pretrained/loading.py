@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Loaded:
     task: Task
     clip: int = 1
 
-    @property
+    @cached_property
     def takes(self) -> frozenset[str]:
         """The names of the method's arguments."""
         return frozenset(inspect.signature(getattr(self.model, self.method)).parameters)
@@ -296,7 +296,7 @@ def tokenizer(name: str) -> Any:
     Raises:
         ValueError: There is none.
     """
-    return _got(sys.modules["transformers"].AutoTokenizer, name, "the tokenizer")
+    return _got(_library().AutoTokenizer, name, "the tokenizer")
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -102,14 +102,13 @@ def painted(picture: np.ndarray, labels: np.ndarray, single: bool) -> np.ndarray
         >>> painted(np.zeros((2, 2, 3), np.uint8), np.array([[0, 1]]), single=True)[0].tolist()
         [[0, 0, 0], [95, 109, 127]]
     """
-    table = np.array([_colour(label) for label in range(len(_COLOURS))], np.uint8)
+    table = np.array(_COLOURS, np.uint8)
     tints = resized(table[labels % len(table)], picture.shape[:2], sharp=True)
     mixed = (0.5 * picture + 0.55 * tints).clip(0, 255).astype(np.uint8)
     if not single:
         return mixed
-    there = Image.fromarray((labels > 0).astype(np.uint8) * 255)
-    mask = there.resize(picture.shape[1::-1], Image.Resampling.NEAREST)
-    return np.where(np.asarray(mask)[..., None] > 0, mixed, picture)
+    there = resized((labels > 0).astype(np.uint8), picture.shape[:2], sharp=True)
+    return np.where(there[..., None] > 0, mixed, picture)
 
 
 def _colour(label: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eventful.block.block import eventful_blocks, tokens_of
 from eventful.block.state import Frame
+from eventful.block.work import ShapesError
 from eventful.policies import Skip
 from eventful.stream import Stream, compiled
 from eventful.stream.bound import Bound
@@ -87,7 +88,7 @@ def error(shown: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> float:
 def found(model: nn.Module, frame: Tensor, inputs: Mapping[str, Any], method: str) -> Layout:
     """How a converted model's blocks hang together, from one frame.
 
-    Where the blocks are of several shapes, or a frame is no picture, the last block is the tap.
+    Where the blocks are of several shapes the last block is the tap, and there is no grid (1, 0).
 
     Raises:
         ValueError: The model cannot run the frame, or a block is not its original.
@@ -95,9 +96,7 @@ def found(model: nn.Module, frame: Tensor, inputs: Mapping[str, Any], method: st
     stream = Stream(model, policy=Skip(2), scene_cuts=None, method=method)
     try:
         stream(frame, **inputs)
-    except ValueError as refused:
-        if "blocks of one shape" not in str(refused):
-            raise
+    except ShapesError:
         last = [*eventful_blocks(model).values()][-1]
         return Layout((1, 0), 0, (last.name,), frozenset())
     assert stream.layout is not None

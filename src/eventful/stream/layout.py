@@ -14,6 +14,7 @@ from eventful.backbones.capturing import is_capturing
 from eventful.block.bindings import binding
 from eventful.block.block import EventfulBlock
 from eventful.block.state import Pass
+from eventful.block.work import ShapesError
 from eventful.counting import Observer
 from eventful.stream.bound import Bound
 from eventful.stream.taps import Norm
@@ -96,7 +97,7 @@ def read_blocks(
     shapes = {name: tuple(out.shape) for name, out in work.outputs.items()}
     odd = {name: shape for name, shape in shapes.items() if shape != shapes[names[0]]}
     if odd:
-        raise ValueError(
+        raise ShapesError(
             f"frame policies need blocks of one shape; {names[0]} gives {shapes[names[0]]} and "
             f"others {odd}; leave them out with convert(..., where=...)"
         )

@@ -32,7 +32,7 @@ from eventful.cli.options import (
     TimeShare,
 )
 from eventful.cli.output import check_folder, errors, progress_bar, show, written_whole
-from eventful.policies import POLICIES, Auto, FramePolicy, Policy
+from eventful.policies import POLICIES, FramePolicy, Policy
 from eventful.policies.text import examples
 from eventful.pretrained import Compared, Extras, Loaded, compare, load
 from eventful.pretrained.pictures import sheet
@@ -75,8 +75,12 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
     loaded.model.to(device_of(settings.device))
     frames = _Frames(settings.clip)
     clips = None if total is None else total // loaded.clip
-    again = settings.beside and any(isinstance(p, Auto) for p in settings.policies or (Auto(),))
-    with _Bar(console, clips, 2 if again and loaded.clip == 1 else 1) as bar:
+    with progress_bar(console) as bar:
+        shown = bar.add_task("", total=clips)
+
+        def progress(text: str, frames: int, total: int | None) -> None:
+            bar.update(shown, description=text, completed=frames, total=total)
+
         try:
             result = compare(
                 loaded,
@@ -87,7 +91,7 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
                 scene_cuts=settings.scene_cuts,
                 beside=settings.beside,
                 total=clips,
-                progress=bar,
+                progress=progress,
             )
         except ValueError as error:
             raise ValueError(as_option(error)) from error
@@ -118,26 +122,6 @@ class _Frames:
             for frame, _ in self._clip.frames(reader):
                 yield frame.pixels
             self.damage = reader.damage
-
-
-class _Bar:
-    """Shows how far a comparison is."""
-
-    def __init__(self, console: Console, frames: int | None, passes: int) -> None:
-        self._progress = progress_bar(console)
-        total = None if frames is None else frames * passes
-        self._task = self._progress.add_task("", total=total)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, text: str, frames: int) -> None:
-        """Show it."""
-        self._progress.update(self._task, description=text, completed=frames)
 
 
 def _draw(loaded: Loaded, result: Compared, video: str, path: Path) -> None:
@@ -197,7 +181,7 @@ def _notes(report: dict[str, Any]) -> list[str]:
     beside = [row for row in report["policies"] if row["beside"]]
     if beside:
         texts = " and ".join(row["policy"] for row in beside)
-        notes.append(f"{texts}: what one would do instead, for at least the same operations")
+        notes.append(f"{texts}: what one would do instead, every K-th frame dense")
     if report["damage"]:
         notes.append(f"warning: {report['damage']}")
     return [escape(note) for note in (*notes, *report["files"].values())]

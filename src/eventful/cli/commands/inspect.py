@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eventful.block.block import eventful_blocks
-from eventful.cli.choices import Gates, named_blocks, read_policy
+from eventful.cli.choices import Gates, as_option, named_blocks, read_policy
 from eventful.cli.frame_costs import frame_costs
 from eventful.cli.gate_costs import gate_costs
 from eventful.cli.options import Attention, Blocks, Gating, Json, Measure, Task
@@ -63,7 +63,7 @@ def inspect(
     try:
         gates.convert(converted, policy, trial.where)
     except ValueError as error:
-        return report | {"converts": False, "reason": str(error)}
+        return report | {"converts": False, "reason": as_option(error)}
     found = eventful_blocks(converted).values()
     report |= {
         "converts": True,

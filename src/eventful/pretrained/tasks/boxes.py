@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
@@ -40,7 +40,7 @@ class Boxes(Task):
         >>> there = torch.tensor([[0.0, 0.0, 40.0, 40.0], [50.0, 0.0, 90.0, 40.0]])
         >>> dense = Found(there, torch.tensor([0.9, 0.8]), torch.tensor([0, 0]))
         >>> ours = Found(there[:1], torch.tensor([0.7]), torch.tensor([0]))
-        >>> scores = Boxes(None, 0.3).scores([dense], [ours])
+        >>> scores = Boxes(None, 0.3).scores([(dense, ours)])
         >>> {name: round(value, 3) for name, value in scores.items()}
         {'map50': 0.505, 'map': 0.505}
     """
@@ -72,17 +72,17 @@ class Boxes(Task):
         boxes, scores, labels = parts
         return Found(boxes.float(), scores.float(), labels.long())
 
-    def differ(self, dense: Found, ours: Found) -> Scores:
-        """The same as `scores`, of one frame."""
-        return self.scores([dense], [ours])
+    def differ(self, dense: Found, ours: Found) -> tuple[Found, Found]:
+        """Both, since average precision is one of all frames together."""
+        return dense, ours
 
-    def scores(self, dense: list[Any], ours: list[Any]) -> Scores:
+    def scores(self, frames: Sequence[tuple[Found, Found]]) -> Scores:
         """Average precision over the frames; None where the dense model finds nothing."""
-        truths = [self._sure(found) for found in dense]
+        truths = [self._sure(dense) for dense, _ in frames]
         if not any(len(truth["boxes"]) for truth in truths):
             return dict.fromkeys(self.measures)
         metric = _metric()
-        metric.update([found._asdict() for found in ours], truths)
+        metric.update([ours._asdict() for _, ours in frames], truths)
         found = metric.compute()
         return {"map50": float(found["map_50"]), "map": float(found["map"])}
 

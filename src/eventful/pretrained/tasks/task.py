@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, ClassVar
@@ -66,12 +66,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def differ(self, dense: Any, ours: Any) -> Scores:
+    def differ(self, dense: Any, ours: Any) -> Any:
         """How far what was read of the eventful model is from the dense model's, on one frame."""
 
-    def scores(self, dense: list[Any], ours: list[Any]) -> Scores:
-        """The scores of a whole video: the means over the frames that have any."""
-        frames = [self.differ(d, o) for d, o in zip(dense, ours, strict=True)]
+    def scores(self, frames: Sequence[Any]) -> Scores:
+        """The scores of a whole video: the means of what `differ` gave, of frames that have any."""
         return {name: _mean(frame[name] for frame in frames) for name in self.measures}
 
     @abstractmethod
