@@ -43,7 +43,7 @@ from torch import Tensor
 
 import eventful
 from eventful.models import demo_clip, saliency_vit
-from eventful.motion import Flow, View, carry
+from eventful.motion import Flow, Picture, View, carry
 from eventful.policies import Auto
 from eventful.provenance import commit, machine, write_json
 from eventful.stream.costs import Costs
@@ -127,13 +127,12 @@ def by_age(frames: Tensor, tokens: Tensor) -> dict[str, list[Errors]]:
     """Mean errors of what is held and of what is carried, for each age from 1 on."""
     grid, flow, most = (tokens.shape[1], tokens.shape[2]), Flow(), max(EVERY) - 1
     found: dict[str, list[list[Errors]]] = {k: [[] for _ in range(most)] for k in ("skip", "carry")}
-    images = flow.smaller(frames)
+    pictures = [Picture(image, flow.grey(image)) for image in flow.smaller(frames).split(1)]
     for start in range(len(frames) - 1):
-        view = View.of(flow, grid, images[start : start + 1])
+        view = View.of(flow, grid, pictures[start])
         for age in range(1, min(most, len(frames) - 1 - start) + 1):
-            image = images[start + age : start + age + 1]
-            look = view.look(image)
-            view.saw(image, look)
+            look = view.look(pictures[start + age])
+            view.saw(pictures[start + age], look)
             moved = carry(tokens[start : start + 1], look.motion)[0]
             found["skip"][age - 1].append(errors(tokens[start], tokens, start + age))
             found["carry"][age - 1].append(errors(moved, tokens, start + age))

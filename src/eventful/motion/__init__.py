@@ -2,6 +2,6 @@
 
 from eventful.motion.carry import carry
 from eventful.motion.flow import Flow, on_grid
-from eventful.motion.view import Look, View, patch_rms
+from eventful.motion.view import Look, Picture, View, patch_rms
 
-__all__ = ["Flow", "Look", "View", "carry", "on_grid", "patch_rms"]
+__all__ = ["Flow", "Look", "Picture", "View", "carry", "on_grid", "patch_rms"]

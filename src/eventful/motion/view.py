@@ -15,6 +15,27 @@ from eventful.motion.flow import Flow, on_grid, on_pixels
 Grid = tuple[int, int]
 
 
+class Picture(NamedTuple):
+    """A frame of one row, as motion is found on it.
+
+    Attributes:
+        image: (1, channels, height, width) in [0, 1], from `Flow.smaller`.
+        grey: uint8 (1, height, width) of it.
+    """
+
+    image: Tensor
+    grey: Tensor
+
+    @classmethod
+    def each(cls, images: Tensor) -> list[Picture]:
+        """The pictures of a batch (rows, channels, height, width), each in memory of its own."""
+        greys = Flow.grey(images).split(1)
+        if len(greys) == 1:
+            return [cls(images, *greys)]
+        rows = zip(images.split(1), greys, strict=True)
+        return [cls(image.clone(), grey.clone()) for image, grey in rows]
+
+
 class Look(NamedTuple):
     """A frame of one row, seen against the last dense one.
 
@@ -68,29 +89,30 @@ class View:
     last: Tensor | None = None
 
     @classmethod
-    def of(cls, flow: Flow, grid: Grid, image: Tensor, brought: Tensor | None = None) -> View:
+    def of(cls, flow: Flow, grid: Grid, picture: Picture, brought: Tensor | None = None) -> View:
         """Start from a frame of which every token is known.
 
         Args:
             flow: Shared by all rows.
             grid: Height and width of the token grid.
-            image: (1, channels, height, width) in [0, 1], from `Flow.smaller`.
+            picture: The frame.
             brought: What its patches already miss; nothing if it is dense.
         """
-        return cls(flow, grid, image, flow.grey(image), image, brought=brought)
+        return cls(flow, grid, picture.image, picture.grey, picture.image, brought=brought)
 
-    def still(self, image: Tensor) -> bool:
+    def still(self, picture: Picture) -> bool:
         """Whether a frame shows what was shown last, to less than a level of 8-bit grey."""
-        return bool((image - self.shown).abs().max() < 1 / 512)
+        return bool((picture.image - self.shown).abs().max() < 1 / 512)
 
-    def distance(self, image: Tensor) -> float:
+    def distance(self, picture: Picture) -> float:
         """Root mean square difference from the dense frame as it stood, in grey from 0 to 1."""
-        off = self.flow.grey(image).float() - self.grey.float()
+        off = picture.grey.float() - self.grey.float()
         return off.square().mean().sqrt().item() / 255
 
-    def look(self, image: Tensor) -> Look:
+    def look(self, picture: Picture) -> Look:
         """See a frame against what is known."""
-        flow = self.flow.between(self.grey, self.flow.grey(image), self.last)
+        image, grey = picture
+        flow = self.flow.between(self.grey, grey, self.last)
         motion = on_grid(flow, self.grid)
         expected = _carry_pixels(self.pixels, flow)
         fresh, drift = torch.zeros(1, *self.grid, dtype=torch.bool, device=image.device), None
@@ -107,19 +129,19 @@ class View:
         unmoved = patch_rms(image - self.pixels, self.grid)
         return Look(motion, drift, fresh, residual[0], unmoved[0], flow)
 
-    def saw(self, image: Tensor, look: Look) -> None:
+    def saw(self, picture: Picture, look: Look) -> None:
         """Take note of a frame that was looked at and shown."""
-        self.shown, self.last = image, look.flow
+        self.shown, self.last = picture.image, look.flow
 
-    def computed(self, image: Tensor, look: Look, mask: Tensor) -> None:
+    def computed(self, picture: Picture, look: Look, mask: Tensor) -> None:
         """Take note of patches that were recomputed on a frame.
 
         Args:
-            image: The frame.
+            picture: The frame.
             look: What was seen of it.
             mask: bool (1, grid height, grid width), the patches.
         """
-        known = image
+        known = image = picture.image
         if self.recomputed is not None and look.drift is not None:
             moved = _carry_pixels(self.recomputed, on_pixels(look.drift, _size(image)))
             where = F.interpolate(mask[:, None].float(), _size(image), mode="nearest")

@@ -12,7 +12,7 @@ from torch import Tensor
 from eventful.block.bindings import binding
 from eventful.block.state import BlockState, Pass
 from eventful.counting.account import Account
-from eventful.motion import Flow, Look, View
+from eventful.motion import Flow, Look, Picture, View
 from eventful.ops import Index
 from eventful.stream.bound import Bound, now
 from eventful.stream.costs import Costs
@@ -70,11 +70,12 @@ def timed_costs(
     patches, rows = height * width, len(x)
     tokens = taps.special + patches
     flow = Flow()
-    small = flow.smaller(images[:1])
-    view = View.of(flow, taps.grid, small)
+    (picture,) = Picture.each(flow.smaller(images[:1]))
+    view = View.of(flow, taps.grid, picture)
 
     def look() -> Look:
-        return view.look(flow.smaller(images[:1]).roll(STEP, dims=-1))
+        (moved,) = Picture.each(flow.smaller(images[:1]).roll(STEP, dims=-1))
+        return view.look(moved)
 
     seen = look()
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eventful.motion import Flow, Look, View
+from eventful.motion import Flow, Look, Picture, View
 from eventful.policies import Auto, Carry, FramePolicy, Skip
 from eventful.stream.automatic import Automatic
 from eventful.stream.costs import Costs
@@ -70,7 +70,7 @@ class Schedule:
         self.plans: list[Plan] = []
         self._views: list[View | None] = []
         self._thumbnails: Tensor | None = None
-        self._images: list[Tensor | None] = []
+        self._pictures: list[Picture | None] = []
         self._histories: list[Any] = []
         self._ages: list[int] = []
 
@@ -137,19 +137,19 @@ class Schedule:
     def _choose(self, plan: Plan, row: int, view: View | None) -> Decision:
         if not plan.looks or view is None:
             return _decision(plan.decide(None))
-        image = self._image(row)
-        distance = None if view.still(image) else view.distance(image)
+        picture = self._picture(row)
+        distance = None if view.still(picture) else view.distance(picture)
         choice = plan.decide(distance)
         sees = choice.kind == "partial" or (choice.kind != "held" and distance is not None)
-        return _decision(choice, view.look(image) if sees else None)
+        return _decision(choice, view.look(picture) if sees else None)
 
     def _see(self, images: Tensor | None) -> set[int]:
         """Take a frame's pictures in, and say which rows show another scene."""
-        self._images = []
-        if images is None:
+        self._pictures = []
+        if images is None or self._flow is None:
             return set()
-        small = images if self._flow is None else self._flow.smaller(images)
-        self._images = [*small.split(1)] if len(small) == 1 else [x.clone() for x in small.split(1)]
+        small = self._flow.smaller(images)
+        self._pictures = [*Picture.each(small)]
         if self._cuts is None:
             return set()
         before = self._thumbnails
@@ -164,10 +164,10 @@ class Schedule:
             history.append(m)
         return cut
 
-    def _image(self, row: int) -> Tensor:
-        image = self._images[row]
-        assert image is not None
-        return image
+    def _picture(self, row: int) -> Picture:
+        picture = self._pictures[row]
+        assert picture is not None
+        return picture
 
     def done(self, row: int, decision: Decision, compared: Compared | None) -> None:
         """Take note of a row that has been run as decided.
@@ -183,21 +183,21 @@ class Schedule:
             self.plans[row].learn(Check(*compared, wanted=rank(decision.look).flatten()))
         if self._flow is None:
             return
-        view, image = self._views[row], self._image(row)
-        self._images[row] = None  # the view has it, where it is remembered
+        view, picture = self._views[row], self._picture(row)
+        self._pictures[row] = None  # the view has it, where it is remembered
         if decision.kind == "dense" or view is None:
-            self._views[row] = View.of(self._flow, self._grid, image)
+            self._views[row] = View.of(self._flow, self._grid, picture)
             return
         if decision.look is None:
             return
-        view.saw(image, decision.look)
+        view.saw(picture, decision.look)
         if decision.patches is not None:
-            mask = image.new_zeros(1, self._grid[0] * self._grid[1], dtype=torch.bool)
+            mask = picture.image.new_zeros(1, self._grid[0] * self._grid[1], dtype=torch.bool)
             mask = mask.index_fill(1, decision.patches, True).unflatten(1, self._grid)
-            view.computed(image, decision.look, mask)
+            view.computed(picture, decision.look, mask)
             if decision.settle:
                 brought = decision.look.residual[None].masked_fill(mask, 0)[..., None]
-                self._views[row] = View.of(self._flow, self._grid, image, brought)
+                self._views[row] = View.of(self._flow, self._grid, picture, brought)
 
     def clock(self, milliseconds: float) -> None:
         """Tell the plans what a frame took, a row."""
