@@ -118,30 +118,6 @@ def test_equal_time(run, script, data, tiny, tmp_path, monkeypatch):
     assert all("98 px" in page.read_text() for page in pages)
 
 
-def test_training(script):
-    training, seen = script("training"), []
-
-    def run():
-        torch.manual_seed(0)
-        head = torch.nn.Linear(3, 1).train()
-        x = torch.randn(10, 3)
-        y = x.sum(dim=1, keepdim=True)
-
-        def loss(numbers):
-            seen.append(numbers)
-            return (head(x[numbers]) - y[numbers]).square().mean()
-
-        return head, training.fit(head, 10, loss, epochs=40, batch=4, rate=0.1)
-
-    (head, losses), (_, again) = run(), run()
-    assert not head.training
-    assert losses == again
-    assert len(losses) == 40
-    assert losses[-1] < 0.05 * losses[0]
-    assert len(seen) == 2 * 40 * 2  # two of ten examples fill no batch
-    assert all(len({*a, *b}) == 8 for a, b in zip(seen[::2], seen[1::2], strict=True))
-
-
 def test_filling(script, tmp_path):
     filling, page = script("filling"), tmp_path / "page.md"
     page.write_text("a\n<!-- x: one -->\nold\n<!-- end -->\nb\n")
@@ -418,4 +394,5 @@ def test_a_script_says_how_it_is_called(script, name, capsys):
 def test_every_script_has_a_test():
     tested = ("clock", "summary", "tables")  # in tests/evaluation/test_quality_tables.py
     others = {"fuzz_pictures", *(f"quality_{name}" for name in tested)}
+    others.add("training")  # in test_training.py
     assert {f"test_{name}" for name in SCRIPTS.keys() - others} <= globals().keys()
