@@ -26,7 +26,7 @@ import eventful
 from eventful import archive
 from eventful.archive.work import PARTS
 from eventful.models import demo_clip, still_clip
-from eventful.motion import View
+from eventful.motion import Picture, View
 from eventful.provenance import commit, machine, write_json
 from eventful.video import Reader
 
@@ -36,7 +36,7 @@ SAMPLES = 20  # of memory
 
 
 def rate(videos: list[Path], policy: str, workers: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Archive the videos once; a small archive before it starts nothing that is measured."""
+    """Archive the videos once; from when workers have started and looked videos through."""
     begun: list[float] = []
 
     def progress(now: archive.Progress) -> None:
@@ -64,15 +64,15 @@ def rate(videos: list[Path], policy: str, workers: int, options: dict[str, Any])
 
 
 def motion(video: Path, policy: str, size: int, frames: int = 50) -> dict[str, float]:
-    """Milliseconds of looking at motion and of whole frames, in this process."""
+    """Milliseconds of finding motion and what it misses, and of whole frames, in this process."""
     looked = 0.0
     look = View.look
 
-    def timed(view: View, image: torch.Tensor) -> Any:
+    def timed(view: View, picture: Picture) -> Any:
         nonlocal looked
         start = time.perf_counter()
         try:
-            return look(view, image)
+            return look(view, picture)
         finally:
             looked += time.perf_counter() - start
 

@@ -127,7 +127,7 @@ def by_age(frames: Tensor, tokens: Tensor) -> dict[str, list[Errors]]:
     """Mean errors of what is held and of what is carried, for each age from 1 on."""
     grid, flow, most = (tokens.shape[1], tokens.shape[2]), Flow(), max(EVERY) - 1
     found: dict[str, list[list[Errors]]] = {k: [[] for _ in range(most)] for k in ("skip", "carry")}
-    pictures = [Picture(image, flow.grey(image)) for image in flow.smaller(frames).split(1)]
+    pictures = Picture.each(flow.smaller(frames))
     for start in range(len(frames) - 1):
         view = View.of(flow, grid, pictures[start])
         for age in range(1, min(most, len(frames) - 1 - start) + 1):

@@ -36,6 +36,7 @@ from eventful.evaluation.measures.patches import fitted_frame
 from eventful.evaluation.runners.tokens import Models, TokenRunner
 from eventful.evaluation.settings import Setting
 from eventful.evaluation.tasks.annotated import below
+from eventful.evaluation.tasks.crowd import PAGE
 from eventful.evaluation.tasks.people import campus
 from eventful.evaluation.tasks.token_task import PATCH
 from eventful.models.detector import PatchDetector
@@ -55,7 +56,7 @@ GRID = (SIZE[0] // PATCH, SIZE[1] // PATCH)
 
 def vtest(root: Path) -> Mot:
     """The video with the ground truth of its people."""
-    return Mot(below(root, ("vtest",)), "vtest.avi", "gt.txt", strict=True)
+    return Mot(below(root, ("vtest",)), "vtest.avi", "gt.txt", page=PAGE, strict=True)
 
 
 def footage(root: Path) -> Footage:

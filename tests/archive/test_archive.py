@@ -108,8 +108,9 @@ def test_a_killed_run_goes_on_to_exactly_the_same_rows(
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-        killed += 1
+        _, said = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), said
+        killed += process.returncode != 0
         if len(list(out.glob("frames/*/*.parquet"))) == 6:
             shutil.rmtree(out / "frames")  # done too soon: begin again
             (out / "frames").mkdir()
@@ -184,6 +185,17 @@ def test_a_full_disk_ends_a_run_and_leaves_what_is_whole(archived, videos, tmp_p
     assert not list(out.glob("frames/*/.*.part"))
     archive.run([videos], out, tiny.network, workers=2, **OPTIONS)
     assert rows(out) == rows(archived[0])
+
+
+def test_a_run_that_ended_in_its_first_write_begins_again(archived, videos, tmp_path):
+    out = copied_costs(archived[0], tmp_path / "out")
+    (out / "manifest.json").rename(out / "manifest.part")
+    for path in out.iterdir():
+        if path.name not in (".lock", "manifest.part"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    archive.run([videos], out, tiny.network, workers=1, **OPTIONS | {"policy": "carry:5"})
+    assert {row["kind"] for row in rows(out)} == {"dense", "carried"}
+    assert not (out / "manifest.part").exists()
 
 
 def test_two_runs_do_not_write_to_one_folder(archived, videos):

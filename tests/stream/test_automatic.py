@@ -68,5 +68,5 @@ def test_outputs_are_held_or_moved_as_it_pays(policy, costs, held, kind):
 
 
 def test_a_share_below_what_every_frame_costs_is_refused_with_the_figure():
-    with pytest.raises(ValueError, match=r"takes 0\.010 already"):
+    with pytest.raises(ValueError, match=r"takes at least 0\.010 already"):
         Automatic(Auto(share=0.01), COSTS, PATCHES)

@@ -5,7 +5,15 @@ import torch
 
 from eventful.stream import measure
 
-QUIET = {"motion": 2.0, "held": 0.1, "carried": 4.0, "few": 20.0, "many": 40.0, "dense": 100.0}
+QUIET = {
+    "watch": 0.5,
+    "motion": 2.0,
+    "held": 0.1,
+    "carried": 4.0,
+    "few": 20.0,
+    "many": 40.0,
+    "dense": 100.0,
+}
 
 
 def test_a_busy_moment_counts_for_none(monkeypatch):
@@ -26,7 +34,7 @@ def test_a_busy_moment_counts_for_none(monkeypatch):
 
 def test_costs_of_a_row():
     costs = measure._ordered(QUIET, rows=2, few=10, many=30)
-    assert (costs.dense, costs.carried, costs.held) == (52.0, 4.0, 0.05)
+    assert (costs.dense, costs.carried, costs.held) == (52.0, 4.0, 0.55)
     assert (costs.token, costs.partial) == (0.5, 7.0)
     assert costs.of(30) == 22.0
 

@@ -22,6 +22,7 @@ from eventful.archive.work import Prepared
 from eventful.provenance import write_json
 
 KIND = "eventful archive"
+BEGUN = {".lock", "manifest.part"}  # what a run leaves that ends in its first write
 
 
 @final
@@ -76,7 +77,7 @@ class Store:
         if not path.exists():
             if self.folder.exists() and not self.folder.is_dir():
                 raise ValueError(f"{self.folder} is a file; name a folder to write to")
-            if self.folder.is_dir() and {p.name for p in self.folder.iterdir()} - {".lock"}:
+            if self.folder.is_dir() and {p.name for p in self.folder.iterdir()} - BEGUN:
                 raise ValueError(
                     f"{self.folder} holds files that are no archive; write to another folder"
                 )

@@ -61,8 +61,8 @@ class Automatic(Plan):
         least = min(cost_at(level, costs, patches) for level in (0, HELD))
         if self._share is not None and self._share <= least:
             raise ValueError(
-                f"{policy} asks for a share of {self._share:g} of a dense frame, and what runs on "
-                f"every frame (the model outside its blocks) takes {least:.3f} already"
+                f"{policy} asks for a share of {self._share:g} of a dense frame, and a frame "
+                f"that is not dense takes at least {least:.3f} already"
             )
         self.estimate, self.gain = Estimate(), Gain()
         self._debt = self._credit = 0.0

@@ -73,9 +73,14 @@ def timed_costs(
     (picture,) = Picture.each(flow.smaller(images[:1]))
     view = View.of(flow, taps.grid, picture)
 
-    def look() -> Look:
+    def watch() -> Picture:
         (moved,) = Picture.each(flow.smaller(images[:1]).roll(STEP, dims=-1))
-        return view.look(moved)
+        view.still(moved)
+        view.distance(moved)
+        return moved
+
+    def look() -> Look:
+        return view.look(watch())
 
     seen = look()
 
@@ -89,6 +94,7 @@ def timed_costs(
 
     few, many = (max(1, int(share * patches)) for share in SHARES)
     works: dict[str, Callable[[], Any]] = {
+        "watch": watch,
         "motion": look,
         "held": repeat or (lambda: run(0, False)),
         "carried": lambda: run(0, True),
@@ -123,7 +129,8 @@ def _ordered(found: Mapping[str, float], rows: int, few: int, many: int) -> Cost
     """The costs of a row, none above that of a kind that does more.
 
     Args:
-        found: Milliseconds by kind, of all rows, and of the motion of one.
+        found: Milliseconds by kind, of all rows; of watching the picture of one, and of finding its
+            motion with that.
         rows: How many.
         few: Tokens of a small partial frame.
         many: Those of a larger one.
@@ -136,7 +143,7 @@ def _ordered(found: Mapping[str, float], rows: int, few: int, many: int) -> Cost
     return Costs(
         dense=dense,
         carried=carried,
-        held=min(carried, found["held"] / rows),
+        held=min(carried, found["held"] / rows + found["watch"]),
         partial=max(carried, some - few * token),
         token=token,
     )
