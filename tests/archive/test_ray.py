@@ -1,18 +1,22 @@
 """The engine on Ray: the same rows, on one node and on several of which one dies."""
 
 import json
+import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from eventful import archive
+from eventful.archive.engines.engine import Call, Lost
 from tests.archive import tiny
 from tests.archive.conftest import OPTIONS, rows
 from tests.archive.test_archive import copied_costs
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
+on_ray = pytest.importorskip("eventful.archive.engines.on_ray")
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,8 +46,7 @@ def test_ray_gives_the_same_rows_though_a_node_dies(archived, videos, tmp_path, 
         while not list(out.glob("frames/*/.*.part")):
             time.sleep(0.01)
         cluster.remove_node(cluster.nodes[0], allow_graceful=False)
-        killed.append(True)
-        cluster.nodes.append(cluster.add_node(num_cpus=1))
+        killed.append(True)  # and nobody puts another in its place
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -64,3 +67,41 @@ def test_a_workers_error_comes_to_the_driver(archived, videos, tmp_path, cluster
     (out / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="the weights of tiny are others than"):
         archive.run([videos], out, tiny.network, engine="ray", workers=1, **OPTIONS)
+
+
+class Fragile:
+    """A worker that some calls kill."""
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def ready(self):
+        """Nothing."""
+
+    def ten_times(self, number):
+        """Or the end of the process, at 1."""
+        if number == 1:
+            os._exit(1)
+        return 10 * number
+
+
+class Unbuilt(Fragile):
+    """One that does not start."""
+
+    def __init__(self, settings):
+        raise RuntimeError("cannot be built")
+
+
+def test_a_call_that_kills_its_workers_is_given_up_and_the_rest_goes_on(cluster, monkeypatch):
+    monkeypatch.setattr(on_ray, "Worker", Fragile)
+    with on_ray.OnRay(SimpleNamespace(threads=1), 2) as engine:
+        found = dict(engine.run([Call("ten_times", number) for number in range(5)]))
+    assert isinstance(found.pop(Call("ten_times", 1)), Lost)
+    assert found == {Call("ten_times", number): 10 * number for number in (0, 2, 3, 4)}
+
+
+def test_workers_that_do_not_start_end_the_run(cluster, monkeypatch):
+    monkeypatch.setattr(on_ray, "Worker", Unbuilt)
+    died = pytest.raises(ray.exceptions.RayActorError, match="cannot be built")
+    with on_ray.OnRay(SimpleNamespace(threads=1), 2) as engine, died:
+        list(engine.run([Call("ten_times", 0)]))

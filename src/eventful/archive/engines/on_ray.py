@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, final
 
@@ -19,14 +20,17 @@ except ModuleNotFoundError as error:
     ) from error
 
 
+Starting = dict[Any, tuple[Any, int]]  # by what answers then: actors, and which attempt it is
+
+
 @final
 class OnRay(Engine):
     """Actors, each with a model and `settings.threads` processors.
 
     A call goes to an actor that is free; no more than one waits at any, so that what is queued
-    stays small however many segments there are. Ray starts an actor again that died with its node,
-    elsewhere, and its call with it. Actors that do not fit the cluster wait for room, which tells
-    an autoscaler to make some.
+    stays small however many segments there are. An actor that dies, with its node or alone, is
+    replaced, and its call goes to the next that is free. Actors that do not fit the cluster wait
+    for room, which tells an autoscaler to make some; the others go on meanwhile.
 
     Args:
         settings: Of the archive.
@@ -45,10 +49,7 @@ class OnRay(Engine):
         self._settings = settings
         processors = int(ray.cluster_resources().get("CPU", 1))
         self._count = workers or max(1, processors // settings.threads)
-        actor = ray.remote(
-            num_cpus=settings.threads, max_restarts=-1, max_task_retries=ATTEMPTS - 1
-        )
-        self._actor = actor(Worker)
+        self._actor = ray.remote(num_cpus=settings.threads)(Worker)
         self._actors: list[Any] = []
 
     @property
@@ -60,36 +61,52 @@ class OnRay(Engine):
         """Run calls on whichever actor is free, once it is there."""
         while len(self._actors) < self._count:
             self._actors.append(self._actor.remote(self._settings))
-        starting = {actor.ready.remote(): actor for actor in self._actors}
-        running: dict[Any, tuple[Any, Call]] = {}
-        waiting, open_ = iter(calls), True
+        starting: Starting = {actor.ready.remote(): (actor, 1) for actor in self._actors}
+        running: dict[Any, tuple[Any, Call, int]] = {}
+        fresh, again, free = iter(calls), deque[tuple[Call, int]](), list[Any]()
         try:
-            while running or open_:
-                ready, _ = ray.wait([*starting, *running], num_returns=1)
-                (ref,) = ready
+            while True:
+                while free and (task := _next(again, fresh)) is not None:
+                    (call, attempt), actor = task, free.pop()
+                    ref = getattr(actor, call.method).remote(call.argument)
+                    running[ref] = actor, call, attempt
+                if free and not running:
+                    return
+                (ref,), _ = ray.wait([*starting, *running], num_returns=1)
                 if ref in starting:
-                    actor = starting.pop(ref)
+                    free += self._started(ref, starting)
+                    continue
+                actor, call, attempt = running.pop(ref)
+                found = _found(ref)
+                if not isinstance(found, RayActorError):
+                    free.append(actor)
                 else:
-                    actor, call = running.pop(ref)
-                    yield call, self._found(ref, actor)
-                call = next(waiting, None) if open_ else None
-                open_ = call is not None
-                if call is not None:
-                    actor = actor if actor in self._actors else self._actors[-1]
-                    running[getattr(actor, call.method).remote(call.argument)] = actor, call
+                    self._replace(actor, 1, starting)
+                    if attempt < ATTEMPTS:
+                        again.append((call, attempt + 1))
+                        continue
+                    found = Lost(f"{attempt} workers died over it: {str(found).splitlines()[0]}")
+                yield call, found
         finally:
             if running:
                 self._end_actors()
 
-    def _found(self, ref: Any, actor: Any) -> Any:
-        try:
-            return ray.get(ref)
-        except RayTaskError as error:
-            raise error.cause from None
-        except RayActorError as error:
-            self._actors.remove(actor)
-            self._actors.append(self._actor.remote(self._settings))
-            return Lost(f"{ATTEMPTS} workers died over it: {str(error).splitlines()[0]}")
+    def _started(self, ref: Any, starting: Starting) -> list[Any]:
+        """The actor that has started; none if it died over that, and another is to start."""
+        actor, attempt = starting.pop(ref)
+        found = _found(ref)
+        if not isinstance(found, RayActorError):
+            return [actor]
+        if attempt == ATTEMPTS:
+            raise found
+        self._replace(actor, attempt + 1, starting)
+        return []
+
+    def _replace(self, actor: Any, attempt: int, starting: Starting) -> None:
+        """Put another actor in the place of one that died; it starts when there is room."""
+        self._actors.remove(actor)
+        self._actors.append(self._actor.remote(self._settings))
+        starting[self._actors[-1].ready.remote()] = self._actors[-1], attempt
 
     def _end_actors(self) -> None:
         for actor in self._actors:
@@ -102,3 +119,21 @@ class OnRay(Engine):
             self._end_actors()
             if self._ours:
                 ray.shutdown()
+
+
+def _found(ref: Any) -> Any:
+    """What an actor answers, or the error that it died by."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayActorError as error:
+        return error
+
+
+def _next(again: deque[tuple[Call, int]], fresh: Iterator[Call]) -> tuple[Call, int] | None:
+    """A call whose worker died, else a new one, with which attempt it is."""
+    if again:
+        return again.popleft()
+    call = next(fresh, None)
+    return None if call is None else (call, 1)
