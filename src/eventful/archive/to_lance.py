@@ -30,7 +30,7 @@ def to_lance(folder: str | os.PathLike[str]) -> Path:
         OutputError: It cannot be written.
     """
     try:
-        import lance  # noqa: PLC0415 - optional
+        import lance  # noqa: PLC0415  # pyright: ignore[reportMissingImports] - in no extra
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "Lance is not installed; pip install pylance", name="lance"
