@@ -1,6 +1,6 @@
 """What the laws of frames run with: known flows, written plans, the equations."""
 
-from collections import Counter
+from collections import Counter, deque
 
 import torch
 from torch.nn import functional as F
@@ -117,10 +117,10 @@ def kinds(stream):
     return [row.kind for row in stream.stats.rows]
 
 
-def held_bytes(stream):
+def held_bytes(stream, *more):
     """Every tensor that can be reached from a stream and is not the model's, each once."""
     frame, blocks = stream._bound.frame, stream._bound.blocks.values()
-    parts = [stream._engine, frame, stream.stats, *(block.binding for block in blocks)]
+    parts = [stream._engine, frame, stream.stats, *(block.binding for block in blocks), *more]
     weights = {x.untyped_storage().data_ptr() for x in stream._bound.model.state_dict().values()}
     seen, found, stack = set(), {}, parts
     while stack:
@@ -132,7 +132,7 @@ def held_bytes(stream):
             found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         elif isinstance(x, dict):
             stack += x.values()
-        elif isinstance(x, list | tuple | set | frozenset):
+        elif isinstance(x, list | tuple | set | frozenset | deque):
             stack += x
         elif hasattr(x, "__dict__"):
             stack += vars(x).values()

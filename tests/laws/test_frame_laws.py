@@ -146,7 +146,7 @@ def test_rows_do_not_see_each_other(name, policy, monkeypatch):
         output = together(frame)
         for row, stream in enumerate(alone):
             if t == 6 and row == 1:
-                stream._pending = [0], "requested"  # a row, as in the other stream
+                stream._intake.pending = [0], "requested"  # a row, as in the other stream
             single = stream(frame[row : row + 1])
             if policy.startswith("latency"):
                 continue  # rows share a latency

@@ -8,6 +8,7 @@ from eventful.stream import measure
 QUIET = {
     "watch": 0.5,
     "motion": 2.0,
+    "back": 1.5,
     "held": 0.1,
     "carried": 4.0,
     "few": 20.0,
@@ -36,7 +37,7 @@ def test_costs_of_a_row():
     costs = measure._ordered(QUIET, rows=2, few=10, many=30)
     assert (costs.dense, costs.carried, costs.held) == (52.0, 4.0, 0.55)
     assert (costs.token, costs.partial) == (0.5, 7.0)
-    assert costs.of(30) == 22.0
+    assert (costs.of(30), costs.back) == (22.0, 1.5)
 
 
 @pytest.mark.parametrize("kind", ["held", "carried", "few", "many", "motion"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
 
@@ -65,6 +65,11 @@ class KeysValues(NamedTuple):
         """Copies of some rows."""
         return KeysValues(self.k.index_select(0, rows), self.v.index_select(0, rows))
 
+    @classmethod
+    def joined(cls, rows: Sequence[KeysValues]) -> KeysValues:
+        """Copies of some, row after row."""
+        return cls(torch.cat([kv.k for kv in rows]), torch.cat([kv.v for kv in rows]))
+
     def write_(self, places: Tensor, new: KeysValues) -> None:
         """Write others over those at some places.
 
@@ -96,6 +101,9 @@ class Pass:
         state_dtype: What keys and values are kept in; None keeps them as they come.
         stale: (tokens,) of a single row, whose kept keys and values must not be written: -inf at
             the chosen tokens, 0 elsewhere. None to write theirs over those kept.
+        beside: For each row, the keys and values (1, heads, tokens, dim) by block that its chosen
+            tokens attend to, theirs in the place of the kept ones; nothing is written. None for
+            the stream's own, which are.
         new: With `stale`, the chosen tokens' (total, heads, head_dim) keys and values, by block.
         tokens: (total, dim) the chosen tokens between two blocks.
         inputs: What each block was handed, where all taps are wanted.
@@ -109,6 +117,7 @@ class Pass:
     taps: frozenset[str] | None = None
     state_dtype: torch.dtype | None = None
     stale: Tensor | None = None
+    beside: Sequence[Mapping[str, KeysValues]] | None = None
     new: dict[str, KeysValues] = field(default_factory=dict)
     tokens: Tensor | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)

@@ -84,7 +84,10 @@ def _across(
     if work.stale is not None:
         work.new[block.name] = new
         return _beside(block, q, state.kv, new, work.stale)
-    if index.is_everything:
+    if work.beside is not None:
+        kept = KeysValues.joined([kept[block.name] for kept in work.beside])
+        kept.write_(index.flat, new)
+    elif index.is_everything:
         kept = _by_head(new, len(index.counts))
         if work.keep:
             state.kv = kept.to(work.state_dtype)
@@ -149,7 +152,7 @@ def _within_windows(
     slots = slots + windows.slots(qkv.device)[index.positions]
     kv = _by_window(block, qkv, grid, work, index, state)
     kv.write_(slots, _keys(block, qkv))
-    if work.keep and index.is_everything:
+    if work.keep and index.is_everything and work.beside is None:
         state.kv = kv.to(work.state_dtype)
     order = (slots // area).sort(stable=True)
     touched, inverse, counts = order.values.unique_consecutive(
@@ -176,6 +179,8 @@ def _by_window(
     block: EventfulBlock, qkv: Tensor, grid: Grid, work: Pass, index: Index, state: BlockState
 ) -> KeysValues:
     """The keys and values (batch * windows, heads, area, dim) to write to: kept, or padding."""
+    if work.beside is not None:
+        return KeysValues.joined([kept[block.name] for kept in work.beside])
     if work.keep and not index.is_everything:
         assert state.kv is not None  # the first frame is whole
         return state.kv

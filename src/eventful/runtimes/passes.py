@@ -136,7 +136,7 @@ class Graphs:
         """
         index = work.index
         assert index is not None
-        if work.keep:
+        if work.keep and work.beside is None:
             self._make_room(len(index.counts), index.tokens)
         given = [_rows(tensor, len(index.counts)) for tensor in tensors]
         outputs: list[list[Tensor]] = []
@@ -144,7 +144,7 @@ class Graphs:
         for row, chosen in enumerate(index.rows()):
             own = [rows[row] for rows in given]
             before = [work.shown[name][row : row + 1] for name in self._taps if work.shown]
-            output, after = self._row(row, chosen, index.tokens, own, before, work.keep)
+            output, after = self._row(row, chosen, own, before, work)
             outputs.append(output)
             shown.append(after)
         whole = [torch.cat(rows) for rows in zip(*shown, strict=True)]
@@ -159,15 +159,16 @@ class Graphs:
         self,
         row: int,
         chosen: Tensor,
-        tokens: int,
         inputs: list[Tensor],
         shown: list[Tensor],
-        keep: bool,
+        work: Pass,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """What the model returns of one row, and what its taps show."""
         if not len(chosen):
             return [x.clone() for x in self._graphs["show"]([*inputs, *shown])], shown
-        kept = [self._kept(name, row) for name in self._blocks] if keep else []
+        assert work.index is not None
+        tokens = work.index.tokens
+        kept = [self._kept(name, row, work) for name in self._blocks] if work.keep else []
         if len(chosen) == tokens:
             found = self._graphs["dense"](inputs)
         else:
@@ -176,7 +177,8 @@ class Graphs:
             found = self._graphs["step"]([*inputs, chosen, stale, *shown, *pairs])
         outputs, rest = _cut(found, self._outputs)
         after, new = _cut(rest, len(self._taps))
-        for old, k, v in zip(kept, new[::2], new[1::2], strict=keep):
+        written = kept if work.beside is None else []
+        for old, k, v in zip(written, new[::2], new[1::2], strict=bool(written)):
             if len(chosen) == tokens:
                 old.k.copy_(k)
                 old.v.copy_(v)
@@ -190,7 +192,9 @@ class Graphs:
             state, size = binding(block).state, (rows, block.heads, tokens, block.head_dim)
             state.kv = state.kv or KeysValues(torch.empty(size), torch.empty(size))
 
-    def _kept(self, name: str, row: int) -> KeysValues:
+    def _kept(self, name: str, row: int, work: Pass) -> KeysValues:
+        if work.beside is not None:
+            return work.beside[row][name]
         kept = binding(self._blocks[name]).state.kv
         assert kept is not None
         return kept.row(row)

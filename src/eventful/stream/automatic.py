@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, final
 
 from eventful.policies import Auto
 from eventful.stream.costs import Costs
-from eventful.stream.estimate import Estimate
+from eventful.stream.estimate import CAUSAL, Estimate, Sides
 from eventful.stream.gain import (
+    GROWTH,
     HELD,
     LONGEST,
     SHARES,
@@ -18,7 +20,7 @@ from eventful.stream.gain import (
     best_for_error,
     cost_at,
 )
-from eventful.stream.plan import Check, Choice, Plan
+from eventful.stream.plan import Check, Choice, Plan, Seen
 
 _ROUNDING = 1e-9  # of sums of shares
 
@@ -40,10 +42,14 @@ class Automatic(Plan):
     Either way, what the frames between show is chosen at every dense frame (`gain`): the output
     moved, with how many tokens recomputed, or as it is.
 
+    Frames that may wait for the dense frame after them (`Sides`) owe what both sides leave; until
+    that one comes, as if it came next.
+
     Args:
         policy: The policy.
         costs: What frames cost.
         patches: Tokens that may be chosen.
+        ahead: Frames that may wait; 0 for none.
 
     Raises:
         ValueError: The budget is below what a frame costs of which nothing is computed.
@@ -54,11 +60,12 @@ class Automatic(Plan):
     TRUST: ClassVar[int] = 8  # frames that the prior vouches for
     FOLLOW: ClassVar[float] = 0.3
 
-    def __init__(self, policy: Auto, costs: Costs, patches: int) -> None:
+    def __init__(self, policy: Auto, costs: Costs, patches: int, ahead: int = 0) -> None:
         self._policy, self._costs, self._patches = policy, costs, patches
+        self.sides = Sides(ahead)
         self._share = policy.share or policy.time
         self._aim = self.AIM * policy.max_error if policy.max_error is not None else None
-        least = min(cost_at(level, costs, patches) for level in (0, HELD))
+        least = min(map(self._cost, (0, HELD)[: 1 if ahead else 2]))
         if self._share is not None and self._share <= least:
             raise ValueError(
                 f"{policy} asks for a share of {self._share:g} of a dense frame, and a frame "
@@ -67,7 +74,7 @@ class Automatic(Plan):
         self.estimate, self.gain = Estimate(), Gain()
         self._debt = self._credit = 0.0
         self._age, self._reach = 0, self.TRUST
-        self._owed = 0.0  # estimates since the last dense frame, and up to it
+        self._errors: list[float] = []  # estimates from the side before, since the last dense frame
         self._distance: float | None = None  # of the last frame looked at
         self._shown = 0.0  # estimated error of what was shown last
         self._usual = 0.0  # error of the first frame after a dense one; 0 before any
@@ -86,12 +93,13 @@ class Automatic(Plan):
         """Weigh the frame."""
         self._age += 1
         if distance is None:
-            self._pay(cost_at(HELD, self._costs, self._patches), self._shown)
+            self._pay(cost_at(HELD, self._costs, self._patches))
+            self._errors.append(self._shown)
             return Choice("held", "nothing moved", estimate=self._shown)
         self._distance = distance
-        error = self.estimate.error(distance) * self.gain.rest(self._level)
+        error = self.estimate.error(distance) * self.gain.rest(self._level, self.sides)
         if self._age == 1:
-            step = error / self.gain.rest(self._level) - self._usual
+            step = error / self.gain.rest(self._level, self.sides) - self._usual
             self._usual += step * (self.FOLLOW if self._usual else 1.0)
         reason = self._due(error)
         tokens = 0 if self._level == HELD else int(SHARES[self._level] * self._patches)
@@ -99,54 +107,81 @@ class Automatic(Plan):
         if reason:
             return Choice("dense", reason, instead=kind)
         self._shown = error
-        self._pay(cost_at(self._level, self._costs, self._patches), error)
+        self._pay(self._cost(self._level))
+        self._errors.append(error)
         return Choice(kind, "between", tokens, error)
+
+    def _cost(self, level: int) -> float:
+        return cost_at(level, self._costs, self._patches, self.sides)
 
     def _due(self, error: float) -> str:
         """Why a frame has to be dense; empty if it need not be."""
         if self._age >= (self._reach if self._aim is not None else LONGEST):
             return "a check is due"
         if self._aim is not None:
-            return "the error is due" if self._debt + error > self._aim else ""
+            owed = self._owed([*self._errors, error], self.sides)
+            return "the error is due" if owed > 0 else ""
         return "the budget allows it" if self._credit >= -_ROUNDING else ""
 
     @property
     def _earned(self) -> float:
         return self._share or 0.0
 
-    def _pay(self, cost: float, error: float) -> None:
-        """Enter a frame's cost and its error."""
+    def _pay(self, cost: float) -> None:
+        """Enter what a frame costs."""
         self._credit = min(self._credit + self._earned - cost, self._earned)
-        self._owed += error
-        if self._aim is not None:
-            self._owe(error - self._aim, self._aim)
 
-    def _owe(self, error: float, aim: float) -> None:
-        self._debt = min(aim, max(-self.CREDIT * aim, self._debt + error))
+    def _owed(self, errors: Sequence[float], sides: Sides) -> float:
+        """The debt once the frames since the last dense one are shown as these errors say."""
+        debt = self._debt
+        if self._aim is not None:
+            owed = [error - self._aim for error in sides.shown(errors)]
+            for more in [sum(owed)] if sides.ahead else owed:  # from both sides they come together
+                debt = self._within(debt + more)
+        return debt
+
+    def _within(self, debt: float) -> float:
+        assert self._aim is not None
+        return min(self._aim, max(-self.CREDIT * self._aim, debt))
 
     def _dense(self) -> None:
-        self._pay(1.0, 0.0)
-        self._age, self._owed, self._shown, self._distance = 0, 0.0, 0.0, None
+        """Enter a dense frame, and what was shown before it if that is not known better."""
+        self._debt = self._owed(self._errors, CAUSAL)
+        if self._aim is not None:
+            self._debt = self._within(self._debt - self._aim)
+        self._pay(1.0)
+        self._age, self._errors, self._shown, self._distance = 0, [], 0.0, None
 
     def learn(self, check: Check) -> None:
         """Set estimate and gain right, and choose again."""
+        shown = self.sides.shown(self._errors)
+        self._debt, self._errors = self._owed(self._errors, self.sides), []
         if self._distance is not None:
-            shown = check.held / self.gain.held if self._level == HELD else check.shown
-            missed = self.estimate.learn(self._distance, shown)
+            seen = check.held / self.gain.held if self._level == HELD else check.shown
+            missed = self.estimate.learn(self._distance, seen)
             self._reach = min(LONGEST, max(self.TRUST, 2 * self._age))
             if self._aim is not None:
-                self._owe((math.sqrt(missed) - 1) * self._owed, self._aim)
-        self.gain.learn(self._age, check.squares, check.wanted, check.change)
+                self._debt = self._within(self._debt + (math.sqrt(missed) - 1) * sum(shown))
+        if not self.sides.ahead:
+            self.gain.learn(check.squares, check.wanted, check.change)
+            self.gain.learn_held(self._age, check.squares, check.change)
         self._dense()
         self._choose()
 
+    def learn_both(self, seen: Seen) -> None:
+        """Set right what both sides together are worth."""
+        after = seen.before * (seen.ahead / seen.age) ** GROWTH
+        self.sides.learn(seen.before, after, seen.error)
+        self.gain.learn(seen.squares, seen.wanted, seen.change)
+
     def _choose(self) -> None:
         """Decide what to do between dense frames: what pays most."""
+        known = self._costs, self.gain, self._patches, self.sides
         if self._share is not None:
-            self._level = best_for_budget(self._share, self._costs, self.gain, self._patches)
+            self._level = best_for_budget(self._share, *known)
         elif self._aim is not None:
             usual = self._usual or self._aim
-            self._level = best_for_error(self._aim, usual, self._costs, self.gain, self._patches)
+            self._level = best_for_error(self._aim, usual, *known)
 
     def follow(self, before: Plan) -> None:
         """Keep what was learnt of the picture; debts and credits end with the policy."""
@@ -154,6 +189,7 @@ class Automatic(Plan):
             self.estimate, self.gain, self._usual = before.estimate, before.gain, before._usual
             self._age, self._distance, self._shown = before._age, before._distance, before._shown
             self._reach = before._reach
+            self.sides = replace(before.sides, ahead=self.sides.ahead)
             self._choose()
 
     @property
@@ -167,11 +203,14 @@ class Automatic(Plan):
             "estimate": asdict(self.estimate),
             "gain": asdict(self.gain),
             "numbers": [self._debt, self._credit, self._age, self._usual, self._level],
-            "last": [self._distance, self._shown, self._reach, self._owed],
+            "last": [self._distance, self._shown, self._reach],
+            "errors": self._errors,
+            "sides": asdict(self.sides),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.estimate, self.gain = Estimate(**state["estimate"]), Gain(**state["gain"])
         self._debt, self._credit, self._age, self._usual, self._level = state["numbers"]
-        self._distance, self._shown, self._reach, self._owed = state["last"]
+        self._distance, self._shown, self._reach = state["last"]
+        self._errors, self.sides = state["errors"], Sides(**state["sides"])

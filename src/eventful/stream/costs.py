@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from eventful.policies import Auto, FramePolicy
+
 Unit = Literal["operations", "ms"]
 
 
@@ -21,6 +23,7 @@ class Costs:
         partial: A partial frame of no token.
         token: Each of its tokens.
         unit: "operations" (multiply-accumulates) or "ms", measured on this machine.
+        back: What it adds that a frame is seen from the dense frame after it too.
 
     Example:
         >>> costs = Costs(dense=100.0, carried=4.0, held=1.0, partial=6.0, token=0.1)
@@ -34,6 +37,7 @@ class Costs:
     partial: float
     token: float
     unit: Unit = "ms"
+    back: float = 0.0
 
     def of(self, tokens: int) -> float:
         """A frame that computes so many tokens beside the prefix; a carried one for none."""
@@ -61,3 +65,15 @@ class Costs:
             f"{self.dense:.1f} ms" if self.unit == "ms" else f"{self.dense / 1e9:.2f} G operations"
         )
         return f"dense {size}; {shares}, partial {at[0]:.1f} % and {at[1]:.1f} % for 100 tokens"
+
+
+def unit_for(policy: FramePolicy) -> Unit:
+    """What costs have to be in for a policy."""
+    return "operations" if isinstance(policy, Auto) and policy.share is not None else "ms"
+
+
+def check_costs(policy: FramePolicy, given: Costs | None) -> None:
+    """Refuse costs that say nothing about time where a time is to be held."""
+    timed = isinstance(policy, Auto) and policy.latency_ms is not None
+    if timed and given is not None and given.unit != "ms":
+        raise ValueError(f"{policy} needs costs in milliseconds, got costs in {given.unit}")

@@ -4,38 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eventful.counting import Operations
 from eventful.stream.bound import Bound
-from eventful.stream.stats import FrameRow
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a frame took.
-
-    Attributes:
-        seconds: Wall time of the model.
-        used: Operations, all rows.
-        dense: What the dense model needs.
-        flushed: Rows that were computed anew for another reason than the policy's, and why.
-        updated: Tokens updated at each gate, one number a row.
-        fallbacks: Compiled frames that had to be computed again.
-        rows: What each row was given, under a frame policy.
-    """
-
-    seconds: float
-    used: Operations
-    dense: Operations
-    flushed: Mapping[int, str]
-    updated: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    fallbacks: int = 0
-    rows: tuple[FrameRow, ...] = ()
+from eventful.stream.stats import Report
 
 
 class Engine(ABC):

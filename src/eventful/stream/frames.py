@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from eventful.block.bindings import binding
 from eventful.block.state import BlockState, Pass
@@ -19,9 +19,9 @@ from eventful.policies import Auto, FramePolicy
 from eventful.runtimes.passes import Passes
 from eventful.stream import snapshots
 from eventful.stream.bound import Bound, now
-from eventful.stream.costs import Costs, Unit
+from eventful.stream.costs import Costs, check_costs, unit_for
 from eventful.stream.cuts import SceneCuts
-from eventful.stream.engine import Engine, Report
+from eventful.stream.engine import Engine
 from eventful.stream.layout import (
     Layout,
     StatedModel,
@@ -31,8 +31,10 @@ from eventful.stream.layout import (
     token_grid,
 )
 from eventful.stream.measure import counted_costs, timed_costs
+from eventful.stream.outputs import copied
 from eventful.stream.plan import KINDS
 from eventful.stream.schedule import Decision, Schedule
+from eventful.stream.stats import Report
 from eventful.stream.taps import Compared, Taps
 
 
@@ -60,7 +62,7 @@ class Frames(Engine):
         passes: Passes | None = None,
     ) -> None:
         super().__init__(bound, check)
-        _check_costs(policy, costs)
+        check_costs(policy, costs)
         self.policy = policy
         self._cuts, self._dtype, self._given, self._passes = cuts, state_dtype, costs, passes
         self._linked: frozenset[str] = frozenset()
@@ -71,11 +73,24 @@ class Frames(Engine):
         self._computed: Tensor | None = None
         self._measured: dict[tuple[int, ...], Costs] = {}  # by the shape of frames
         self._running = False
+        self._ahead = 0
 
     @property
     def rows(self) -> int:
         """Batch rows of a frame; 0 before the first."""
         return self._rows
+
+    @property
+    def schedule(self) -> Schedule:
+        """What decides, once there was a frame."""
+        assert self._schedule is not None
+        return self._schedule
+
+    @property
+    def taps(self) -> Taps:
+        """What is known of the blocks' outputs, once there was a frame."""
+        assert self._taps is not None
+        return self._taps
 
     @property
     def costs(self) -> Costs | None:
@@ -92,15 +107,28 @@ class Frames(Engine):
 
     def accepts(self, policy: FramePolicy) -> bool:
         """Whether what is remembered serves another policy too."""
-        alike = (Schedule.keeps_tokens, Schedule.sees, lambda p: self._given or _unit(p))
+        alike = (Schedule.keeps_tokens, Schedule.sees, lambda p: self._given or unit_for(p))
         return all(needs(policy) == needs(self.policy) for needs in alike)
 
     def set_policy(self, policy: FramePolicy) -> None:
         """Decide by another policy from the next frame on; what is known of the rows stays."""
-        _check_costs(policy, self._given)
-        self.policy = policy
+        check_costs(policy, self._given)
+        self._set(policy, self._ahead)
+
+    def look_ahead(self, frames: int) -> None:
+        """Let so many frames wait for the dense one after them; 0 lets none.
+
+        Raises:
+            ValueError: The policy has no dense frames to wait for, or looks at no picture.
+        """
+        self._set(self.policy, frames)
+
+    def _set(self, policy: FramePolicy, ahead: int) -> None:
+        if ahead:
+            Schedule.check_waits(policy)
+        self.policy, self._ahead = policy, ahead
         if self._schedule is not None:
-            self._schedule.change(policy)
+            self._schedule.change(policy, ahead)
 
     def first(
         self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], reason: str
@@ -114,9 +142,9 @@ class Frames(Engine):
             layout = self._found(x, work, output, observer, images is not None)
             grid, taps = layout.grid, layout.taps
             if observer.written & set(taps):  # what was noted has been written over
-                work = self.bound.frame.work = self._work(None, frozenset(taps))
+                work = self.bound.frame.work = self.work(None, frozenset(taps))
                 output, _ = self.bound.run(x, inputs)
-            schedule = Schedule(self.policy, grid, self._cuts, self._given)
+            schedule = Schedule(self.policy, grid, self._cuts, self._given, self._ahead)
             schedule.start(rows)
             decisions = schedule.decide(images, dict.fromkeys(range(rows), reason))
         self._running = True
@@ -134,8 +162,8 @@ class Frames(Engine):
         for row, decision in enumerate(decisions):
             schedule.done(row, decision, None)
         self.bound.frame.work = None
-        self._note(decisions)
-        return output, self._report(seconds, decisions, [None] * self._rows)
+        self.note(decisions)
+        return output, self.report(seconds, decisions, [None] * self._rows)
 
     def _found(self, x: Tensor, work: Pass, output: Any, observer: Observer, moves: bool) -> Layout:
         """How the model's blocks hang together, which it states or a first frame shows."""
@@ -168,7 +196,8 @@ class Frames(Engine):
         if self._check:
             self._passes.check(x, inputs, work, output)
 
-    def _work(self, index: Index | None, taps: frozenset[str] | None) -> Pass:
+    def work(self, index: Index | None, taps: frozenset[str] | None) -> Pass:
+        """A pass over some tokens; None stands for all of a first frame."""
         keep = Schedule.keeps_tokens(self.policy)
         linked = frozenset() if index is None else self._linked
         return Pass(index, keep, linked, taps=taps, state_dtype=self._dtype)
@@ -177,7 +206,7 @@ class Frames(Engine):
         """Let go of the pass, and keep the output for frames on which nothing moves."""
         self.bound.frame.work = None
         fixed = not any(isinstance(x, Tensor) for x in tree_leaves(dict(inputs)))
-        self._last = _copy(output) if fixed else None  # else it may depend on what changes
+        self._last = copied(output) if fixed else None  # else it may depend on what changes
 
     def _find_costs(self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any]) -> Costs:
         """Count operations where a share of them is asked for; else measure time."""
@@ -188,14 +217,14 @@ class Frames(Engine):
         shape = tuple(x.shape)
         if shape not in self._measured:
             assert images is not None
-            repeat = partial(_copy, self._last) if repeats else None
-            args = self.bound, self._compute, x, images, inputs, self._taps, self._linked
+            repeat = partial(copied, self._last) if repeats else None
+            args = self.bound, self.compute, x, images, inputs, self._taps, self._linked
             self._measured[shape] = timed_costs(*args, repeat)
         return self._measured[shape]
 
     def _trace(self, x: Tensor, inputs: Mapping[str, Any]) -> tuple[Pass, Any, float, Observer]:
         """Run a whole frame, and take note of what every block took and gave."""
-        work = self.bound.frame.work = self._work(None, None)
+        work = self.bound.frame.work = self.work(None, None)
         output, seconds, observer = self.bound.observe(x, inputs, self._check)
         return work, output, seconds, observer
 
@@ -215,28 +244,27 @@ class Frames(Engine):
         compared: list[Compared | None] = [None] * self._rows
         repeats = self._last is not None and all(d.kind == "held" for d in decisions)
         if repeats:
-            output = _copy(self._last)
+            output = copied(self._last)
         else:
-            output, compared = self._pass(x, inputs, decisions)
+            output, compared = self.run_pass(x, inputs, decisions)
             self._end(output, inputs)
         for row, decision in enumerate(decisions):
             self._schedule.done(row, decision, compared[row])
         seconds = now(x) - start
         self._schedule.clock(1e3 * seconds)
-        self._note(decisions)
-        return output, self._report(seconds, decisions, compared, repeats)
+        self.note(decisions)
+        return output, self.report(seconds, decisions, compared, repeats)
 
-    def _pass(
+    def run_pass(
         self, x: Tensor, inputs: Mapping[str, Any], decisions: Sequence[Decision]
     ) -> tuple[Any, list[Compared | None]]:
         """Run the model; blocks compute what the rows ask for, taps show the rest moved."""
-        assert self._taps is not None
-        taps = self._taps
-        work = self._work(self._index(decisions, x.device), frozenset(taps.norms))
+        taps = self.taps
+        work = self.work(self.index(decisions, x.device), frozenset(taps.norms))
         moving = [None if d.kind in ("dense", "held") else d.look for d in decisions]
         if not work.index.is_everything:  # type: ignore[union-attr]
             work.shown = taps.show(moving, x.dtype)
-        output = self._compute(x, inputs, work)
+        output = self.compute(x, inputs, work)
         shown = work.outputs or work.shown
         compared = [
             taps.compare(shown, row, d.look) if d.kind == "dense" and d.look is not None else None
@@ -247,7 +275,7 @@ class Frames(Engine):
         taps.keep(shown, sorted({*rows["dense"], *settled}), rows["partial"])
         return output, compared
 
-    def _compute(self, x: Tensor, inputs: Mapping[str, Any], work: Pass) -> Any:
+    def compute(self, x: Tensor, inputs: Mapping[str, Any], work: Pass) -> Any:
         """Take a pass through the model, and return what that returns."""
         if self._passes is not None:
             return self._passes.run(x, inputs, work)
@@ -255,12 +283,12 @@ class Frames(Engine):
         output, _ = self.bound.run(x, inputs)
         return output
 
-    def _note(self, decisions: Sequence[Decision]) -> None:
+    def note(self, decisions: Sequence[Decision]) -> None:
         """A frame is done: remember which of its tokens were computed."""
-        self._computed = self._index(decisions, self.bound.weight.device).mask()
+        self._computed = self.index(decisions, self.bound.weight.device).mask()
         self._running = False
 
-    def _index(self, decisions: Sequence[Decision], device: torch.device) -> Index:
+    def index(self, decisions: Sequence[Decision], device: torch.device) -> Index:
         """The tokens that the blocks compute, of all rows."""
         assert self._taps is not None
         places = torch.arange(self._tokens, device=device)
@@ -277,13 +305,14 @@ class Frames(Engine):
                 rows.append(prefix[:0])
         return Index.from_rows(rows, self._tokens)
 
-    def _report(
+    def report(
         self,
         seconds: float,
         decisions: Sequence[Decision],
         compared: Sequence[Compared | None],
         repeats: bool = False,
     ) -> Report:
+        """What a frame took, and what its rows were given; frames are told of in order."""
         assert self._taps is not None
         assert self._schedule is not None
         account, rows = self.bound.account, []
@@ -365,23 +394,3 @@ class Frames(Engine):
         if self._passes is not None and self.bound.changed:
             self._passes.forget()
         self.bound.account.measure(self._tokens)
-
-
-def _unit(policy: FramePolicy) -> Unit:
-    """What costs have to be in for a policy."""
-    return "operations" if isinstance(policy, Auto) and policy.share is not None else "ms"
-
-
-def _check_costs(policy: FramePolicy, given: Costs | None) -> None:
-    """Refuse costs that say nothing about time where a time is to be held."""
-    timed = isinstance(policy, Auto) and policy.latency_ms is not None
-    if timed and given is not None and given.unit != "ms":
-        raise ValueError(f"{policy} needs costs in milliseconds, got costs in {given.unit}")
-
-
-def _copy(output: Any) -> Any:
-    """A copy of a model's output; None if it holds something else than tensors and numbers."""
-    leaves = tree_leaves(output)
-    if not all(isinstance(leaf, Tensor | bool | int | float | str | None) for leaf in leaves):
-        return None
-    return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, output)

@@ -15,8 +15,9 @@ from eventful.policies import Policy, for_gates
 from eventful.stream import compiled, snapshots
 from eventful.stream.bound import Bound
 from eventful.stream.cuts import SceneCuts, change
-from eventful.stream.engine import Engine, Report
+from eventful.stream.engine import Engine
 from eventful.stream.inputs import check_finite, refuse
+from eventful.stream.stats import Report
 
 
 class GateView(NamedTuple):

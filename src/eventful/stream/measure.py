@@ -82,20 +82,22 @@ def timed_costs(
     def look() -> Look:
         return view.look(watch())
 
-    seen = look()
+    moved = watch()
+    seen = view.look(moved)
 
-    def run(active: int, moved: bool) -> None:
+    def run(active: int, moves: bool) -> None:
         chosen = torch.linspace(0, tokens - 1, active, device=x.device).long().unique()
         index = Index.from_positions(chosen.expand(rows, -1), tokens)
         work = Pass(index, True, linked, taps=frozenset(taps.norms))
         if active < tokens:
-            work.shown = taps.show([seen if moved else None] * rows, x.dtype)
+            work.shown = taps.show([seen if moves else None] * rows, x.dtype)
         compute(x, inputs, work)
 
     few, many = (max(1, int(share * patches)) for share in SHARES)
     works: dict[str, Callable[[], Any]] = {
         "watch": watch,
         "motion": look,
+        "back": lambda: (view.look(moved), taps.show([seen] * rows, x.dtype)),
         "held": repeat or (lambda: run(0, False)),
         "carried": lambda: run(0, True),
         "few": lambda: run(taps.special + few, True),
@@ -146,4 +148,5 @@ def _ordered(found: Mapping[str, float], rows: int, few: int, many: int) -> Cost
         held=min(carried, found["held"] / rows + found["watch"]),
         partial=max(carried, some - few * token),
         token=token,
+        back=found["back"],
     )

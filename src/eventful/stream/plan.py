@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, final
 from torch import Tensor
 
 from eventful.policies import Carry, Skip
+from eventful.stream.estimate import CAUSAL, Sides
 
 Kind = Literal["dense", "partial", "carried", "held"]
 KINDS: tuple[Kind, ...] = ("dense", "partial", "carried", "held")
@@ -54,11 +55,34 @@ class Check(NamedTuple):
     wanted: Tensor
 
 
+class Seen(NamedTuple):
+    """What two dense frames show of a third between them.
+
+    Attributes:
+        error: Relative error of its output as carried from both.
+        before: The same as carried from the first alone.
+        squares: (patches,) squared error of each patch, carried from both.
+        change: (patches,) squared change of each since the first.
+        wanted: (patches,) by how much each would have asked to be recomputed.
+        age: Frames since the first.
+        ahead: Frames until the second.
+    """
+
+    error: float
+    before: float
+    squares: Tensor
+    change: Tensor
+    wanted: Tensor
+    age: int
+    ahead: int
+
+
 class Plan(ABC):
     """Decides for one row of a stream."""
 
     looks: bool = True  # whether it needs to see frames
     survives_cuts: bool = False  # whether a scene cut brings no dense frame
+    sides: Sides = CAUSAL  # where frames between dense ones are seen from
 
     @abstractmethod
     def begin(self, cut: bool = False) -> None:
@@ -76,6 +100,10 @@ class Plan(ABC):
     @abstractmethod
     def learn(self, check: Check) -> None:
         """Take in what a dense frame shows; the plan has asked for it."""
+
+    def learn_both(self, seen: Seen) -> None:
+        """Take in what dense frames on both sides of one show of it; most plans look no way on."""
+        return
 
     def clock(self, milliseconds: float) -> None:
         """Take in what the last frame took; most plans read no clock."""

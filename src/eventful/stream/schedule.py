@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eventful.motion import Flow, Look, Picture, View
+from eventful.motion import Flow, Look, Picture, View, rank
 from eventful.policies import Auto, Carry, FramePolicy, Skip
 from eventful.stream.automatic import Automatic
 from eventful.stream.costs import Costs
@@ -55,6 +55,7 @@ class Schedule:
         grid: Height and width of the token grid.
         cuts: How scene cuts are found, or None.
         costs: What frames cost; for `Auto`.
+        ahead: Frames that may wait for the dense one after them.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class Schedule:
         grid: tuple[int, int],
         cuts: SceneCuts | None,
         costs: Costs | None = None,
+        ahead: int = 0,
     ) -> None:
-        self.policy, self.costs = policy, costs
+        self.policy, self.costs, self._ahead = policy, costs, ahead
         self._grid, self._cuts = grid, cuts
         self._flow = None if isinstance(policy, Skip) else Flow()
         self.plans: list[Plan] = []
@@ -84,6 +86,20 @@ class Schedule:
         """Whether a policy needs the pictures of frames."""
         return not isinstance(policy, Skip)
 
+    @staticmethod
+    def check_waits(policy: FramePolicy) -> None:
+        """Refuse a policy under which frames cannot wait for a dense one.
+
+        Raises:
+            ValueError: It has no dense frames to wait for, or looks at no picture.
+        """
+        flat = isinstance(policy, Auto) and (policy.latency_ms is not None or policy.worst < 1)
+        if flat or not Schedule.sees(policy):
+            why = "has no dense frames to wait for" if flat else "looks at no picture"
+            raise ValueError(
+                f"{policy} {why}; with lookahead use Auto with share, time or max_error, or Carry"
+            )
+
     def _plan(self) -> Plan:
         if isinstance(self.policy, Carry | Skip):
             return Every(self.policy)
@@ -92,15 +108,15 @@ class Schedule:
         patches = self._grid[0] * self._grid[1]
         if self.policy.latency_ms is not None or self.policy.worst < 1:
             return Flat(self.policy, self.costs, patches, len(self._views))
-        return Automatic(self.policy, self.costs, patches)
+        return Automatic(self.policy, self.costs, patches, self._ahead)
 
     def set_costs(self, costs: Costs) -> None:
         """Tell what frames cost, once that is known."""
         self.costs = costs
 
-    def change(self, policy: FramePolicy) -> None:
-        """Decide by another policy; what is known of the rows stays."""
-        self.policy = policy
+    def change(self, policy: FramePolicy, ahead: int) -> None:
+        """Decide by another policy, or another way ahead; what is known of the rows stays."""
+        self.policy, self._ahead = policy, ahead
         for row, plan in enumerate(self.plans):
             new = self._plan()
             new.follow(plan)
@@ -137,7 +153,7 @@ class Schedule:
     def _choose(self, plan: Plan, row: int, view: View | None) -> Decision:
         if not plan.looks or view is None:
             return _decision(plan.decide(None))
-        picture = self._picture(row)
+        picture = self.picture(row)
         distance = None if view.still(picture) else view.distance(picture)
         choice = plan.decide(distance)
         sees = choice.kind == "partial" or (choice.kind != "held" and distance is not None)
@@ -164,7 +180,8 @@ class Schedule:
             history.append(m)
         return cut
 
-    def _picture(self, row: int) -> Picture:
+    def picture(self, row: int) -> Picture:
+        """The picture of a row on the frame that is being decided about."""
         picture = self._pictures[row]
         assert picture is not None
         return picture
@@ -183,7 +200,7 @@ class Schedule:
             self.plans[row].learn(Check(*compared, wanted=rank(decision.look).flatten()))
         if self._flow is None:
             return
-        view, picture = self._views[row], self._picture(row)
+        view, picture = self._views[row], self.picture(row)
         self._pictures[row] = None  # the view has it, where it is remembered
         if decision.kind == "dense" or view is None:
             self._views[row] = View.of(self._flow, self._grid, picture)
@@ -198,6 +215,23 @@ class Schedule:
             if decision.settle:
                 brought = decision.look.residual[None].masked_fill(mask, 0)[..., None]
                 self._views[row] = View.of(self._flow, self._grid, picture, brought)
+
+    def seen(self, row: int) -> Picture:
+        """The picture of a row's last dense frame."""
+        view = self._views[row]
+        assert view is not None
+        return Picture(view.pixels, view.grey)
+
+    def look(self, row: int) -> Look:
+        """See a row of the frame that is being decided about against its last dense one."""
+        view = self._views[row]
+        assert view is not None
+        return view.look(self.picture(row))
+
+    def view_of(self, picture: Picture) -> View:
+        """Something to see other frames against; nothing of it is remembered here."""
+        assert self._flow is not None
+        return View.of(self._flow, self._grid, picture)
 
     def clock(self, milliseconds: float) -> None:
         """Tell the plans what a frame took, a row."""
@@ -288,17 +322,3 @@ def chosen(wanted: Tensor, choice: Choice) -> Tensor:
     band = torch.arange(first, first + count, device=wanted.device) % len(wanted)
     wanted = wanted.index_fill(0, band, torch.inf)
     return wanted.topk(choice.tokens).indices.sort().values
-
-
-def rank(look: Look) -> Tensor:
-    """By how much each patch (grid height, grid width) asks to be recomputed.
-
-        (r + the largest r of the 3 x 3 patches around) / 2
-
-    Flow is vague at the edges of what moves, and a token depends on what is around it. A patch
-    whose pixels are those it was computed from asks for no more than they differ.
-    """
-    residual = look.residual[None, None]
-    near = F.max_pool2d(residual, 3, stride=1, padding=1)
-    wanted = ((residual + near) / 2)[0, 0]
-    return torch.where(look.fresh[0], wanted, torch.minimum(wanted, look.unmoved))

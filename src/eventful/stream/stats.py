@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,6 +46,29 @@ class FrameRow(NamedTuple):
     error: float | None
     checks: int
     age: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a frame took.
+
+    Attributes:
+        seconds: Wall time of the model.
+        used: Operations, all rows.
+        dense: What the dense model needs.
+        flushed: Rows that were computed anew for another reason than the policy's, and why.
+        updated: Tokens updated at each gate, one number a row.
+        fallbacks: Compiled frames that had to be computed again.
+        rows: What each row was given, under a frame policy.
+    """
+
+    seconds: float
+    used: Operations
+    dense: Operations
+    flushed: Mapping[int, str]
+    updated: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    fallbacks: int = 0
+    rows: tuple[FrameRow, ...] = ()
 
 
 @dataclass
@@ -105,6 +128,22 @@ class Stats:
             0.1
         """
         return sum(self.estimates) / len(self.estimates) if self.estimates else None
+
+    def tell(self, report: Report, seconds: float, state_bytes: int) -> None:
+        """Enter a frame.
+
+        Args:
+            report: What it took.
+            seconds: All of its time.
+            state_bytes: What the stream remembers after it.
+        """
+        for row, reason in report.flushed.items():
+            self.flush(row, reason)
+        self.count(report.used, report.dense)
+        self.updated = dict(report.updated)
+        self.enter(report.rows)
+        self.fallbacks += report.fallbacks
+        self.seconds, self.state_bytes = seconds, state_bytes
 
     def count(self, operations: Operations, dense: Operations) -> None:
         """Enter one more frame."""

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eventful.motion import Look, carry
+from eventful.motion import Between, Look, carry
 from eventful.stream.plan import Kind
 
 Norm = Callable[[Tensor], Tensor]
+Tokens = Mapping[str, Tensor]
 
 
 class Compared(NamedTuple):
@@ -111,15 +112,61 @@ class Taps:
         return max(found, key=lambda compared: compared.shown)
 
     def _compare(self, name: str, output: Tensor, row: int, look: Look) -> Compared:
+        return self._against(name, output, self._moved(name, row, look), self.dense[name][row])
+
+    def _against(self, name: str, output: Tensor, moved: Tensor, held: Tensor) -> Compared:
+        """Hold an output (1, tokens, dim) against two others."""
         norm = self.norms[name]
         exact = norm(output).float()
         size = exact.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
-        instead = self._moved(name, row, look), self.dense[name][row]
-        off = [norm(tokens.to(output.dtype)).float() - exact for tokens in instead]
+        off = [norm(tokens.to(output.dtype)).float() - exact for tokens in (moved, held)]
         shown, change = (x[0].square().sum(-1) / size for x in off)
         patches = self._places(len(shown))
-        moved, held = (x.sum().sqrt().item() for x in (shown, change))
-        return Compared(moved, held, shown[patches], change[patches])
+        of_moved, of_held = (x.sum().sqrt().item() for x in (shown, change))
+        return Compared(of_moved, of_held, shown[patches], change[patches])
+
+    def between(self, before: Tokens, after: Tokens, seen: Between) -> dict[str, Tensor]:
+        """What to show of a frame between two dense ones, before anything of it is computed.
+
+        Patches are blended as the pictures say, other tokens by the distances alone.
+
+        Args:
+            before: (1, tokens, dim) by tap, of the dense frame before.
+            after: The same of the one after.
+            seen: The frame.
+        """
+        return {name: self._between(before[name], after[name], seen) for name in self.norms}
+
+    def _between(self, before: Tensor, after: Tensor, seen: Between) -> Tensor:
+        sides = (before, seen.before.motion), (after, seen.after.motion)
+        moved = [carry(self._patches(tokens), motion) for tokens, motion in sides]
+        shown = torch.lerp(after, before, seen.ahead / (seen.age + seen.ahead))
+        shown[:, self._places(shown.shape[1])] = seen.mix(*moved).flatten(1, 2)
+        return shown
+
+    def since(self, before: Tokens, look: Look | None) -> dict[str, Tensor]:
+        """The same of a frame that has no dense frame after it; None is a still one."""
+        return {name: self._since(before[name], look) for name in self.norms}
+
+    def _since(self, before: Tensor, look: Look | None) -> Tensor:
+        shown = before.clone()
+        if look is not None:
+            moved = carry(self._patches(before), look.motion)
+            shown[:, self._places(shown.shape[1])] = moved.flatten(1, 2)
+        return shown
+
+    def compare_between(
+        self, outputs: Tokens, before: Tokens, after: Tokens, seen: Between
+    ) -> Compared:
+        """Hold dense outputs against what two other dense frames would have shown in their place.
+
+        `held` is that of the first of these as it stands; of all taps, the worst is told.
+        """
+        shown = self.between(before, after, seen)
+        found = [
+            self._against(name, outputs[name], shown[name], before[name]) for name in self.norms
+        ]
+        return max(found, key=lambda compared: compared.shown)
 
     def _moved(self, name: str, row: int, look: Look) -> Tensor:
         """A row's tokens (1, tokens, dim) where the frame shows them."""
