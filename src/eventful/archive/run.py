@@ -112,7 +112,7 @@ def run(
         address: Of a Ray cluster.
         progress: Called as the run comes on.
         **settings: More of `eventful.archive.Settings`: `policy`, `size`, `patch`, `square`,
-            `segment`, `scene_cuts`, `threads`, `runtime`, `outputs`.
+            `segment`, `scene_cuts`, `lookahead`, `threads`, `runtime`, `outputs`.
 
     Raises:
         FileNotFoundError: A source is not there.

@@ -9,10 +9,11 @@ from typing import Any
 import eventful
 from eventful import runtimes
 from eventful.archive.networks import Network
-from eventful.policies import Auto, FramePolicy, parse
+from eventful.policies import Auto, FramePolicy, Skip, parse
 from eventful.provenance import version
 
-FORMAT = 1
+FORMAT = 2
+LOOKAHEAD = 16  # most spans between dense frames are shorter, and it is memory for 16 frames
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "opencv-python-headless")
 
 
@@ -30,6 +31,8 @@ class Settings:
         square: Squeeze frames into squares.
         segment: Frames of a segment.
         scene_cuts: Start over at scene cuts.
+        lookahead: Frames that may wait for the dense frame after them, to be carried from both
+            sides; 0 for none.
         threads: Threads of a worker.
         runtime: What runs frames after the first of a segment: "torch", "openvino", "onnxruntime".
         outputs: What `build` was told to keep, so that a manifest refuses to go on with others.
@@ -51,6 +54,7 @@ class Settings:
     square: bool = False
     segment: int = 1500
     scene_cuts: bool = True
+    lookahead: int = LOOKAHEAD
     threads: int = 1
     runtime: runtimes.Name = "torch"
     outputs: str = ""
@@ -67,6 +71,8 @@ class Settings:
                 f"{self.policy} reads the clock, so that no two runs give the same rows; an "
                 f"archive takes error:E, auto:F or time:F"
             )
+        if self.lookahead < 0:
+            raise ValueError(f"lookahead must be at least 0 frames, got {self.lookahead}")
         for name in ("size", "patch", "segment", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -90,8 +96,16 @@ class Settings:
         return {
             "format": FORMAT,
             "policy": str(self.frame_policy),
+            "lookahead": self.waits,
             **{name: getattr(self, name) for name in (*names, "threads", "runtime")},
         }
+
+    @property
+    def waits(self) -> int:
+        """Frames that wait under this policy: none where there is nothing to wait for."""
+        policy = self.frame_policy
+        flat = isinstance(policy, Auto) and policy.worst < 1
+        return 0 if flat or isinstance(policy, Skip) else self.lookahead
 
 
 def versions() -> dict[str, str | None]:

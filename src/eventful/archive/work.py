@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple, final
 
 import cv2
 import torch
+from torch import Tensor
 
 import eventful
 from eventful.archive.fetching import Fetched
@@ -98,7 +100,8 @@ class Done:
 class Result(NamedTuple):
     """What a stream gave for a frame."""
 
-    frame: Frame
+    number: int
+    time: Fraction
     output: Any
     kind: str
     reason: str
@@ -107,13 +110,19 @@ class Result(NamedTuple):
     seconds: float
 
 
-def through(stream: eventful.Stream, frames: Iterable[Frame]) -> Iterator[Result]:
+def through(stream: eventful.Stream, frames: Iterable[Frame], lookahead: int) -> Iterator[Result]:
     """Run the frames of one scene through a stream, in order."""
-    for frame in frames:
-        output = stream(frame.image)
+    places: deque[tuple[int, Fraction]] = deque()  # of frames that wait
+
+    def images() -> Iterator[Tensor]:
+        for frame in frames:
+            places.append((frame.index, frame.time))
+            yield frame.image
+
+    for output in stream.run(images(), lookahead=lookahead):
         (row,) = stream.stats.rows
-        seconds = stream.stats.seconds
-        yield Result(frame, output, row.kind, row.reason, row.tokens, row.estimate, seconds)
+        told = row.kind, row.reason, row.tokens, row.estimate
+        yield Result(*places.popleft(), output, *told, stream.stats.seconds)
 
 
 @final
@@ -210,7 +219,7 @@ class Worker:
         frames = _timed(reading, done.seconds, "decoding")
         for scene in scenes(frames, cuts):
             stream.reset()
-            for result in through(stream, scene.frames):
+            for result in through(stream, scene.frames, self._settings.waits):
                 done.seconds["model"] += result.seconds
                 start = perf_counter()
                 values = {
@@ -323,8 +332,8 @@ def _row(segment: int, footage: Footage, scene: Scene, result: Result) -> dict[s
     return {
         "video": footage.video,
         "segment": segment,
-        "frame": result.frame.index,
-        **time_values(result.frame.time),
+        "frame": result.number,
+        **time_values(result.time),
         "kind": result.kind,
         "reason": begins if first else result.reason,
         "scene": scene.number,

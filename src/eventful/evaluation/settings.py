@@ -49,6 +49,7 @@ class Setting:
         policy: Of frames, or of all gates; None runs the model as it is.
         options: Further arguments of `eventful.convert`.
         text: How the policy was written, where that is to be said again.
+        lookahead: Frames that an output may come late; see `eventful.Stream.run`.
 
     Example:
         >>> from eventful import TopR
@@ -60,6 +61,7 @@ class Setting:
     policy: FramePolicy | Policy | None
     options: Mapping[str, Any] = field(default_factory=dict)
     text: str | None = field(default=None, compare=False)
+    lookahead: int = 0
 
     @classmethod
     def of(cls, row: Row) -> Setting:
@@ -79,13 +81,15 @@ class Setting:
         if self.variant in _UNGATED:
             return self.variant
         if isinstance(self.policy, FramePolicy):
-            return str(self.policy)
+            late = f", lookahead {self.lookahead}" if self.lookahead else ""
+            return f"{self.policy}{late}"
         return f"{self.variant}, {self.policy}"
 
     def as_dict(self) -> dict[str, Any]:
         """What JSON can hold of it."""
         policy = None if self.policy is None else str(self.policy)
-        return {"variant": self.variant, "policy": policy, "options": dict(self.options)}
+        known = {"variant": self.variant, "policy": policy, "options": dict(self.options)}
+        return known | ({"lookahead": self.lookahead} if self.lookahead else {})
 
 
 def combined(

@@ -259,7 +259,8 @@ class Stream:
                 self.stats.tell(done.report, done.seconds, ahead.state_bytes)
                 yield done.output
         finally:
-            self._ahead, self._intake.pending = None, (None, "a run with lookahead ended")
+            self._ahead = None
+            self.reset()
 
     def _free(self, what: str) -> None:
         """Refuse what would disturb a run with lookahead."""

@@ -161,6 +161,10 @@ def command(
     ] = False,
     segment: Annotated[int, typer.Option(help="Frames of a segment.")] = 1500,
     scene_cuts: Annotated[bool, typer.Option(help="Start over at scene cuts.")] = True,
+    lookahead: Annotated[
+        int,
+        typer.Option(help="Frames that may wait to be carried from both sides; 0 for none."),
+    ] = 16,
     engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster [start one here].")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers [as processors allow].")] = None,
@@ -195,6 +199,7 @@ def command(
                 square=square,
                 segment=segment,
                 scene_cuts=scene_cuts,
+                lookahead=lookahead,
                 engine=engine,
                 address=address,
                 workers=workers,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -60,6 +60,14 @@ class FrameRunner(Protocol):
 
     def __call__(self, frame: Tensor) -> Any:
         """Run one frame, (batch, channels, height, width) in [0, 1]."""
+        ...
+
+
+class LateRunner(FrameRunner, Protocol):
+    """A runner whose frames may wait for those after them."""
+
+    def run(self, frames: Iterable[Tensor], lookahead: int) -> Iterator[Any]:
+        """Run the frames of a video, each up to so many frames late."""
         ...
 
 
@@ -127,26 +135,44 @@ class Runner:
             ValueError: The frame does not fit the model, or the policy not the frame.
         """
         if self._dense is None or frame.shape != self._shape:
-            output, step = self._run(frame)
+            output, step = self._stream(frame), self._step()
         else:
             output, milliseconds = self._dense(frame)
             count = self.steps[-1].dense_operations
             step = Step(count, count, milliseconds, first=False, action="dense")
         self._shape = frame.shape
+        self._note(step)
+        return output
+
+    def run(self, frames: Iterable[Tensor], lookahead: int) -> Iterator[Any]:
+        """Run the frames of a video, each up to so many frames late.
+
+        Args:
+            frames: (1, channels, height, width) each.
+            lookahead: See `eventful.Stream.run`.
+
+        Raises:
+            ValueError: As for a call, or the policy does not go with lookahead.
+        """
+        for output in self._stream.run(frames, lookahead=lookahead):
+            self._note(self._step())
+            yield output
+
+    def _note(self, step: Step) -> None:
         self.steps.append(step)
         if self.watch is not None:
             self.watch(len(self.steps))
-        return output
 
-    def _run(self, frame: Tensor) -> tuple[Any, Step]:
-        output, stats = self._stream(frame), self._stream.stats
+    def _step(self) -> Step:
+        """What the frame took that the stream has just given."""
+        stats = self._stream.stats
         counts = stats.operations.total, stats.dense_operations.total
         kinds = {row.kind for row in stats.rows}
         if kinds:
             action: Any = kinds.pop() if len(kinds) == 1 else "mixed"
-            return output, Step(*counts, stats.seconds * 1e3, action == "dense", action)
+            return Step(*counts, stats.seconds * 1e3, action == "dense", action)
         first = bool(stats.flushes) and stats.flushes[-1].frame == stats.frames - 1
-        return output, Step(*counts, stats.seconds * 1e3, first)
+        return Step(*counts, stats.seconds * 1e3, first)
 
 
 class _Dense:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
 import torch
@@ -88,6 +88,14 @@ class LowResolutionRunner:
         if self.watch is not None:
             self.watch(len(self.steps))
         return tokens
+
+    def run(self, frames: Iterable[Tensor], lookahead: int) -> Iterator[Tensor]:
+        """Not possible: every frame is computed whole, and none waits for another.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"low resolution looks no way ahead; got lookahead={lookahead}")
 
 
 def _smaller(backbone: Any, grid: tuple[int, int], policy: LowResolution) -> tuple[int, int]:

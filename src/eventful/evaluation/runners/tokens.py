@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
 
 from eventful.evaluation.baselines import LowResolution
 from eventful.evaluation.measures.patches import Size
-from eventful.evaluation.runners.frames import FrameRunner, Runner, Step
+from eventful.evaluation.runners.frames import LateRunner, Runner, Step
 from eventful.evaluation.runners.low_resolution import LowResolutionRunner
 from eventful.evaluation.settings import Setting
 
-Make = Callable[[nn.Module, Setting], FrameRunner]
+Make = Callable[[nn.Module, Setting], LateRunner]
 
 
 class Models:
@@ -80,8 +81,13 @@ class PatchRunner:
         """Patch tokens (1, h * w, dim) of a frame (1, 3, height, width) in [0, 1]."""
         return self._runner(frame)[:, self._prefix :]
 
+    def run(self, frames: Iterable[Tensor], lookahead: int) -> Iterator[Tensor]:
+        """The same of a video's frames, each up to so many frames late."""
+        for tokens in self._runner.run(frames, lookahead):
+            yield tokens[:, self._prefix :]
 
-def patch_runner(backbone: Any, setting: Setting) -> FrameRunner:
+
+def patch_runner(backbone: Any, setting: Setting) -> LateRunner:
     """The runner of a setting on a backbone."""
     if isinstance(setting.policy, LowResolution):
         return LowResolutionRunner(backbone, setting.policy)
@@ -117,7 +123,7 @@ class TokenRunner:
         self.steps: list[Step] = []
         self.watch: Callable[[int], None] | None = None
         self._models, self._make = models, make
-        self._runners: dict[Size, FrameRunner] = {}
+        self._runners: dict[Size, LateRunner] = {}
         self._size: Size | None = None
 
     @property
@@ -147,15 +153,40 @@ class TokenRunner:
         Raises:
             ValueError: It has another size than the video's first frame.
         """
-        height, width = frame.shape[-2:]
-        runner = self._of((height, width))
+        runner = self._of(_size(frame))
         tokens = runner(frame)
+        self._note(runner)
+        return tokens
+
+    def through(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Run the frames of a video, as late as the setting says.
+
+        Raises:
+            ValueError: One has another size than the first.
+        """
+        if not self.setting.lookahead:
+            yield from map(self, frames)
+            return
+        left = iter(frames)
+        first = next(left, None)
+        if first is None:
+            return
+        runner = self._of(_size(first))
+        for tokens in runner.run(map(self._checked, chain([first], left)), self.setting.lookahead):
+            self._note(runner)
+            yield tokens
+
+    def _checked(self, frame: Tensor) -> Tensor:
+        """The frame, if it has the size of the first."""
+        self._of(_size(frame))
+        return frame
+
+    def _note(self, runner: LateRunner) -> None:
         self.steps = runner.steps
         if self.watch is not None:
             self.watch(len(self.steps))
-        return tokens
 
-    def _of(self, size: Size) -> FrameRunner:
+    def _of(self, size: Size) -> LateRunner:
         if size not in self._runners:
             self._runners[size] = self._make(self._models(size).backbone, self.setting)
         if self._size is None:
@@ -164,3 +195,8 @@ class TokenRunner:
             raise ValueError(f"a video's frames differ in size: {self._size}, then {size}")
         self._size = size
         return self._runners[size]
+
+
+def _size(frame: Tensor) -> Size:
+    height, width = frame.shape[-2:]
+    return height, width

@@ -207,9 +207,10 @@ class TokenTask(Task[V]):
     def outputs(self, runner: TokenRunner, video: V) -> Iterator[Tensor]:
         """The tokens (1, tokens, dim) of each frame of a video, on the CPU."""
         runner.start()
-        for sample in self.footage(video):
-            frame = fitted_frame(sample.image, self.input_size(_shape(sample)))
-            yield runner(frame).float().cpu()
+        images = (sample.image for sample in self.footage(video))
+        frames = (fitted_frame(x, self.input_size((x.shape[1], x.shape[2]))) for x in images)
+        for tokens in runner.through(frames):
+            yield tokens.float().cpu()
 
     def score(self, found: Iterable[Arrays]) -> Scores:
         """The mean over the videos of each measure."""
