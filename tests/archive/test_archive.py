@@ -21,6 +21,7 @@ from pycocotools import mask as coco
 import eventful
 from eventful import archive
 from eventful.archive import tables
+from eventful.archive.settings import LOOKAHEAD
 from eventful.archive.store import Store
 from eventful.archive.to_lance import to_lance
 from eventful.video import Reader
@@ -64,8 +65,8 @@ def test_a_segment_is_what_a_stream_gives_from_its_first_frame_on(archived, vide
     eventful.convert(net.model, eventful.parse(OPTIONS["policy"]))
     stream = eventful.Stream(net.model, normalize=True, method=net.method, costs=costs)
     frames = [*Reader(videos / "a.mp4", 112, keep_aspect=True)][17:24]
-    for row, frame in zip(own, frames, strict=True):
-        output = stream(frame.image)
+    outputs = stream.run((frame.image for frame in frames), lookahead=LOOKAHEAD)
+    for row, output in zip(own, outputs, strict=True):
         assert row["kind"] == stream.stats.rows[0].kind
         assert np.array_equal(row["patches"], output[0, 1:].half().numpy())
         assert np.array_equal(row["embedding"], output[0, 1:].mean(dim=0).half().numpy())

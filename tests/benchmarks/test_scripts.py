@@ -118,6 +118,26 @@ def test_equal_time(run, script, data, tiny, tmp_path, monkeypatch):
     assert all("98 px" in page.read_text() for page in pages)
 
 
+def test_lookahead(run, script, data, tiny, tmp_path, monkeypatch):
+    lookahead, page = script("lookahead"), tmp_path / "lookahead.md"
+    tiny("lookahead"), tiny("equal_time")
+    monkeypatch.setattr(lookahead, "WAITS", (2,))
+    monkeypatch.setattr(lookahead, "POLICIES", ("auto:0.2", "error:0.15", "carry:5"))
+    found = run("lookahead", tmp_path, "--sizes", 98, "--clips", "highway", "parkour")
+    assert [row["clip"] for row in found["rows"]] == ["highway", "parkour"]
+    for row in found["rows"]:
+        causal, late = (lookahead.of(row, "carry:5", wait) for wait in (0, lookahead.LOOKAHEAD))
+        assert causal["kinds"] == late["kinds"]
+        assert late["operations"] == causal["operations"]
+        assert late["error"] != causal["error"]
+    assert finite(found)
+    page.write_text(lookahead.PAGE.read_text())
+    monkeypatch.setattr(lookahead, "PAGE", page)
+    monkeypatch.setattr(lookahead, "RESULT", tmp_path / "lookahead.json")
+    lookahead.main([str(tmp_path), "--draw"])
+    assert "| still cameras |" in page.read_text()
+
+
 def test_filling(script, tmp_path):
     filling, page = script("filling"), tmp_path / "page.md"
     page.write_text("a\n<!-- x: one -->\nold\n<!-- end -->\nb\n")
