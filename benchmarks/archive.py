@@ -1,12 +1,13 @@
-"""Archives: frames a second, dense and by policy, where the time goes, and a worker's memory.
+"""Archives: frames a second by policy and lookahead, where time goes, and a worker's memory.
 
     python benchmarks/archive.py [VIDEO ...] [--size 392] [--workers 1 2] [--out FILE]
 
 Writes benchmarks/results/archive.json. Every setting archives the same videos into an empty folder
-(by default the two clips of the demo): every frame in full ("skip:1"), and each policy, by each
-number of workers with a thread each. The rate is rows over wall time, starting workers and looking
-videos through left out. Shares of time are those of the workers; motion is measured in one process,
-as the time of looks over that of frames. Memory is that of a worker over many frames.
+(by default the two clips of the demo): every frame in full ("skip:1"), and each policy without and
+with lookahead, by each number of workers with a thread each. The rate is rows over wall time,
+starting workers and looking videos through left out. Shares of time are those of the workers;
+motion is measured in one process, as the time of looks over that of frames. Memory is that of a
+worker over many frames.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 
 import eventful
 from eventful import archive
+from eventful.archive.settings import LOOKAHEAD
 from eventful.archive.work import PARTS
 from eventful.models import demo_clip, still_clip
 from eventful.motion import Picture, View
@@ -35,7 +37,9 @@ DENSE = "skip:1"
 SAMPLES = 20  # of memory
 
 
-def rate(videos: list[Path], policy: str, workers: int, options: dict[str, Any]) -> dict[str, Any]:
+def rate(
+    videos: list[Path], policy: str, lookahead: int, workers: int, options: dict[str, Any]
+) -> dict[str, Any]:
     """Archive the videos once; from when workers have started and looked videos through."""
     begun: list[float] = []
 
@@ -44,13 +48,16 @@ def rate(videos: list[Path], policy: str, workers: int, options: dict[str, Any])
             begun.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        given = options | {"policy": policy, "workers": workers, "progress": progress}
-        report = archive.run(videos, folder, archive.demo_network, model="demo", **given)
+        given = options | {"policy": policy, "workers": workers, "lookahead": lookahead}
+        report = archive.run(
+            videos, folder, archive.demo_network, model="demo", progress=progress, **given
+        )
         wall = time.perf_counter() - begun[0]
         size = sum(path.stat().st_size for path in Path(folder, "frames").rglob("*.parquet"))
     spent = sum(report.seconds[part] for part in PARTS)
     return {
         "policy": policy,
+        "lookahead": lookahead,
         "workers": workers,
         "rows": report.rows,
         "seconds": wall,
@@ -135,6 +142,7 @@ def efficiency(rates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "policy": one["policy"],
+            "lookahead": one["lookahead"],
             "workers": one["workers"],
             "faster": one["frames_per_second"] / dense[one["workers"]],
             "of_operations_ratio": one["frames_per_second"]
@@ -155,6 +163,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=392)
     parser.add_argument("--segment", type=int, default=125)
     parser.add_argument("--policies", nargs="+", default=["auto:0.2", "error:0.15", "carry:5"])
+    parser.add_argument("--lookahead", nargs="+", type=int, default=[0, LOOKAHEAD])
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--frames", type=int, default=10000, help="over which memory is watched")
     parser.add_argument("--memory-size", type=int, default=140)
@@ -162,9 +171,10 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     options = {"size": arguments.size, "segment": arguments.segment}
     rates = [
-        rate(arguments.videos, policy, workers, options)
+        rate(arguments.videos, policy, lookahead, workers, options)
         for workers in arguments.workers
         for policy in (DENSE, *arguments.policies)
+        for lookahead in ((0,) if policy == DENSE else arguments.lookahead)
     ]
     torch.set_num_threads(1)
     first, policy = arguments.videos[0], arguments.policies[0]

@@ -112,7 +112,8 @@ def simulate(
 
 def costs(result: dict[str, Any], policy: str) -> dict[str, float]:
     """Seconds of a frame by what they go into, of one worker; and bytes of a row."""
-    one = next(r for r in result["rates"] if (r["policy"], r["workers"]) == (policy, 1))
+    own = (r for r in result["rates"] if (r["policy"], r["workers"]) == (policy, 1))
+    one = max(own, key=lambda r: r["lookahead"])
     return {
         **{name: value / 1e3 for name, value in one["milliseconds"].items()},
         "bytes": one["bytes_a_row"],

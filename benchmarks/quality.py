@@ -62,6 +62,8 @@ PLANS = (
     *("lowres:0.5", "lowres:0.25", "lowres:0.125"),
     *("auto:0.5", "auto:0.25", "auto:0.24", "auto:0.2", "auto:0.18", "auto:0.125", "auto:0.0625"),
 )
+LATE = "auto:0.24", "auto:0.2", "auto:0.125", "auto:0.1", "carry:5"  # with lookahead too
+LOOKAHEAD = 16
 # For heads that are trained elsewhere; the last three for what four times fewer operations give.
 HEAD_PLANS = (
     *("skip:4", "skip:8", "carry:4", "carry:8", "auto:0.25", "auto:0.125"),
@@ -87,7 +89,8 @@ def settings(run: str) -> list[Setting]:
     for variant, shares in SETTINGS.items():
         found += combined([variant], [f"fraction:{share}" for share in shares])
     plans = [text for text in PLANS if run != "davis" or "+" not in text]
-    return found + combined([], plans)
+    late = [one for one in combined([], LATE, LOOKAHEAD) if one.lookahead]
+    return found + combined([], plans) + late
 
 
 @lru_cache

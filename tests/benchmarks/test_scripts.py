@@ -40,17 +40,18 @@ def test_attention_choices(run):
 
 def test_archive(run, script, tmp_path):
     pytest.importorskip("pyarrow")
-    small = ("--size", 70, "--memory-size", 70, "--policies", "skip:2", "--workers", 1)
+    small = ("--size", 140, "--memory-size", 140, "--policies", "carry:2", "--workers", 1)
     found = run("archive", *small, "--frames", 300)
-    dense, held = found["rates"]
-    assert dense["rows"] == held["rows"] == 382
+    dense, *others = found["rates"]
+    assert [one["lookahead"] for one in others] == [0, 16]
+    assert {one["rows"] for one in found["rates"]} == {382}
     assert dense["operations_ratio"] == pytest.approx(1)
-    (gain,) = found["efficiency"]
-    assert gain["faster"] == held["frames_per_second"] / dense["frames_per_second"]
+    for gain, one in zip(found["efficiency"], others, strict=True):
+        assert gain["faster"] == one["frames_per_second"] / dense["frames_per_second"]
     assert found["memory"]["samples"][-1]["frames"] >= 300
-    assert found["motion"]["skip:2"]["motion_ms"] == 0 < found["motion"]["skip:2"]["frame_ms"]
+    assert 0 < found["motion"]["carry:2"]["motion_ms"] < found["motion"]["carry:2"]["frame_ms"]
     assert finite(found)
-    few = ("--policies", "skip:1", "skip:2", "--workers", 5, "--minutes", 1, "--repeats", 1)
+    few = ("--policies", "skip:1", "carry:2", "--workers", 5, "--minutes", 1, "--repeats", 1)
     scaled = run("archive_scale", "--costs", tmp_path / "archive.json", *few)
     assert finite(scaled)
     tables = script("archive_scale").tables(scaled)

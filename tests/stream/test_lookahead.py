@@ -187,7 +187,7 @@ def test_policies_may_change_on_the_way_but_not_their_kind():
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ("skip:3", "skip:3 looks at no picture; with lookahead use Auto"),
+        ("skip:3", "skip:3 sees no picture; with lookahead use Auto"),
         ("latency:40", "latency:40 has no dense frames to wait for"),
         ("auto:0.3/0.5", "auto:0.3/0.5 has no dense frames to wait for"),
         ("top:3", "token policies have none; set stream.policy"),

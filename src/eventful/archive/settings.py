@@ -9,7 +9,7 @@ from typing import Any
 import eventful
 from eventful import runtimes
 from eventful.archive.networks import Network
-from eventful.policies import Auto, FramePolicy, Skip, parse
+from eventful.policies import Auto, FramePolicy, parse
 from eventful.provenance import version
 
 FORMAT = 2
@@ -103,9 +103,7 @@ class Settings:
     @property
     def waits(self) -> int:
         """Frames that wait under this policy: none where there is nothing to wait for."""
-        policy = self.frame_policy
-        flat = isinstance(policy, Auto) and policy.worst < 1
-        return 0 if flat or isinstance(policy, Skip) else self.lookahead
+        return self.lookahead if self.frame_policy.waits else 0
 
 
 def versions() -> dict[str, str | None]:

@@ -85,6 +85,17 @@ class Setting:
             return f"{self.policy}{late}"
         return f"{self.variant}, {self.policy}"
 
+    def check_at_once(self) -> None:
+        """Refuse lookahead, for a task that needs each output before the next frame.
+
+        Raises:
+            ValueError: The setting looks ahead.
+        """
+        if self.lookahead:
+            raise ValueError(
+                f"{self.name}: lookahead is for tasks on annotated video, such as davis-saliency"
+            )
+
     def as_dict(self) -> dict[str, Any]:
         """What JSON can hold of it."""
         policy = None if self.policy is None else str(self.policy)
@@ -93,13 +104,14 @@ class Setting:
 
 
 def combined(
-    variants: Sequence[str], policies: Sequence[FramePolicy | Policy | str]
+    variants: Sequence[str], policies: Sequence[FramePolicy | Policy | str], lookahead: int = 0
 ) -> list[Setting]:
     """Combine variants with policies; those that gate nothing come once.
 
     Args:
         variants: Keys of `VARIANTS`.
         policies: For each of them, or their texts. Frame policies come once.
+        lookahead: Frame policies whose frames can wait come a second time, with so much of it.
 
     Raises:
         ValueError: A variant is unknown, or there is no policy for one that needs it.
@@ -110,6 +122,8 @@ def combined(
         ['dense', 'stgt, top:256', 'stgt, top:512']
         >>> combined(["input-relative"], ["fraction:0.20", "skip:5"])[0].text
         'fraction:0.20'
+        >>> [one.name for one in combined([], ["carry:5", "skip:5"], lookahead=16)]
+        ['carry:5', 'carry:5, lookahead 16', 'skip:5']
     """
     read = {one: parse_any(one) if isinstance(one, str) else one for one in policies}
     frames = {text: policy for text, policy in read.items() if isinstance(policy, FramePolicy)}
@@ -122,7 +136,12 @@ def combined(
         for one in _settings(variant, gated)
     ]
     for text, policy in frames.items():
-        found.append(Setting(str(policy).partition(":")[0], policy, {}, str(text)))
+        name = str(policy).partition(":")[0]
+        waits = (0, lookahead) if lookahead and policy.waits else (0,)
+        found += [
+            Setting(f"{name}, lookahead" if wait else name, policy, {}, str(text), wait)
+            for wait in waits
+        ]
     return list({one.name: one for one in found}.values())
 
 

@@ -93,6 +93,11 @@ class Auto(FramePolicy):
         """The name of the argument that was given."""
         return next(name for name in _NAMES if getattr(self, name) is not None)
 
+    @property
+    def waits(self) -> bool:  # type: ignore[override]
+        """Where there are dense frames."""
+        return self.latency_ms is None and self.worst == 1
+
     @classmethod
     def from_text(cls, name: str, number: str) -> Auto:
         """Build it from the text of its target, with `/W` behind it for a worst share."""

@@ -57,7 +57,13 @@ class Policy(Named, ABC):
 
 
 class FramePolicy(Named, ABC):
-    """Says what each frame is given: a dense pass, some tokens, or what motion carries along."""
+    """Says what each frame is given: a dense pass, some tokens, or what motion carries along.
+
+    Attributes:
+        waits: Whether frames can wait for a dense frame after them, to be carried from both sides.
+    """
+
+    waits: ClassVar[bool] = False
 
 
 def is_number(kind: type, value: object) -> bool:

@@ -71,6 +71,7 @@ class Carry(_Every):
         ('carry:5', 'carry:5+2')
     """
 
+    waits: ClassVar[bool] = True
     texts: ClassVar[Mapping[str, str]] = {
         "carry:5": "every fifth frame; in between the last output, moved along the motion"
     }

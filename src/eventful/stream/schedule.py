@@ -93,9 +93,8 @@ class Schedule:
         Raises:
             ValueError: It has no dense frames to wait for, or looks at no picture.
         """
-        flat = isinstance(policy, Auto) and (policy.latency_ms is not None or policy.worst < 1)
-        if flat or not Schedule.sees(policy):
-            why = "has no dense frames to wait for" if flat else "looks at no picture"
+        if not policy.waits:
+            why = "has no dense frames to wait for" if Schedule.sees(policy) else "sees no picture"
             raise ValueError(
                 f"{policy} {why}; with lookahead use Auto with share, time or max_error, or Carry"
             )

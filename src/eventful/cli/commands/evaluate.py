@@ -58,6 +58,7 @@ class Settings:
     times: bool = True
     device: str = ""
     sheet: str | None = None
+    lookahead: int = 0
 
 
 def evaluate(settings: Settings, console: Console) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def _chosen(settings: Settings, kind: TaskKind) -> list[Setting]:
     variants = settings.variants
     if kind.weights is None:
         variants = ("dense", *variants)
-    return combined(variants, settings.policies)
+    return combined(variants, settings.policies, settings.lookahead)
 
 
 def _drawn(text: str | None, chosen: Sequence[Setting], task: Any) -> Setting | None:
@@ -303,6 +304,14 @@ def command(
         typer.Option(help="A checkpoint that `eventful finetune train` has written."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("eventful-evaluation"),
+    lookahead: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Run frame policies a second time, with frames waiting so long for the dense one "
+            "after them (annotated video).",
+        ),
+    ] = 0,
     sheet: Annotated[
         str | None,
         typer.Option(
@@ -343,6 +352,7 @@ def command(
             times=times,
             device=device,
             sheet=sheet,
+            lookahead=lookahead,
         )
         try:
             report = evaluate(settings, Console(stderr=True))

@@ -20,11 +20,11 @@ def quality_report(settings: Sequence[SettingReport], measures: Sequence[str]) -
 
     Returns:
         "dense" with "quality", "operations" (multiply-accumulates a frame), "milliseconds" and
-        "videos"; "rows", one a setting, with "policy", "variant", "quality", "operations_ratio" and
-        "time_ratio" (dense over used: the first over all frames, the second over all but the first
-        of a video), "milliseconds", "frames_per_second", "relative_error" and
-        "relative_error_objects" (means over all frames; `_max` is the worst frame, `_rms` the root
-        mean square), "kinds" (how many frames were dense, partial and so on, and their mean
+        "videos"; "rows", one a setting, with "policy", "variant", "lookahead", "quality",
+        "operations_ratio" and "time_ratio" (dense over used: the first over all frames, the second
+        over all but the first of a video), "milliseconds", "frames_per_second", "relative_error"
+        and "relative_error_objects" (means over all frames; `_max` is the worst frame, `_rms` the
+        root mean square), "kinds" (how many frames were dense, partial and so on, and their mean
         operations over a dense frame's), and "videos" with the same of each. None stands where
         there is no answer.
 
@@ -64,6 +64,7 @@ def _row(
     return {
         "policy": one.setting.text or str(one.setting.policy),
         "variant": one.setting.variant,
+        "lookahead": one.setting.lookahead,
         "options": dict(one.setting.options),
         "operations_ratio": one.ratio,
         "quality": _shares(one.scores, measures),

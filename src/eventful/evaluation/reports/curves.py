@@ -26,6 +26,7 @@ class Family(NamedTuple):
 
 FAMILIES: Mapping[str, Family] = {
     "auto": Family("auto", "#d62728", "*"),
+    "auto, lookahead": Family("auto, lookahead", "#8b0000", "*"),
     "error": Family("auto, an error held", "#e377c2", "*"),
     "time": Family("auto, by time", "#ff9896", "*"),
     "incremental": Family("top r (the paper's gating)", "#1f77b4", "o"),
@@ -37,6 +38,7 @@ FAMILIES: Mapping[str, Family] = {
     "stgt": Family("STGT's gate", "#7f7f7f", "x"),
     "skip": Family("every k-th frame, held", "#2ca02c", "<"),
     "carry": Family("every k-th frame, carried", "#bcbd22", ">"),
+    "carry, lookahead": Family("every k-th frame, carried from both sides", "#808000", ">"),
     "lowres": Family("low resolution", "#ff7f0e", "^"),
 }
 _MEASURES = {

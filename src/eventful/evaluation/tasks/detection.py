@@ -80,6 +80,7 @@ class DetectionTask(Task[Video[Boxes]]):
 
     def runner(self, setting: Setting) -> Runner:
         """On `ViTDet.features`."""
+        setting.check_at_once()
         return Runner(self.model, setting, "features")
 
     def run(self, runner: Runner, video: Video[Boxes]) -> tuple[dict[str, np.ndarray], int]:
