@@ -59,6 +59,22 @@ def test_ray_gives_the_same_rows_though_a_node_dies(archived, videos, tmp_path, 
     assert ray.is_initialized()  # the cluster was the caller's
 
 
+def test_ray_data_reads_the_rows_as_they_are(archived, cluster):
+    data = pytest.importorskip("ray.data")
+    out, _ = archived
+    files = sorted(map(str, (out / "frames").glob("*/*.parquet")))
+    found = data.read_parquet(files, override_num_blocks=2).take_all()
+    found.sort(key=lambda row: (row["video"], row["frame"]))
+    expected = rows(out)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ("frame", "time", "kind", "reason", "tokens", "scene"):
+            assert ours[name] == theirs[name]
+        assert list(ours["embedding"]) == theirs["embedding"]
+        assert [list(patch) for patch in ours["patches"]] == theirs["patches"]
+
+
 def test_a_workers_error_comes_to_the_driver(archived, videos, tmp_path, cluster):
     out = copied_costs(archived[0], tmp_path / "out")
     manifest = json.loads((out / "manifest.json").read_text())

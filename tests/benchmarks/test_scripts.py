@@ -83,6 +83,13 @@ def test_calibration(run, data, tiny):
     assert run("calibration", *chosen)["on"] == {"breakdance": on}  # all is there already
 
 
+def test_decoding(run):
+    found = run("decoding", "--size", 98, "--runs", 1)
+    assert [row["frames"] for row in found["rows"]] == [250, 132]
+    assert all(row["milliseconds"]["pyav"]["fitted"] > 0 for row in found["rows"])
+    assert finite(found)
+
+
 def test_demo(run, script, monkeypatch):
     monkeypatch.setattr(script("demo"), "POLICIES", ("fraction:0.25",))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
