@@ -106,6 +106,27 @@ def test_outputs_are_nobody_elses_and_a_head_can_be_trained_on_them():
         output.zero_()  # what is to come does not depend on it
 
 
+def test_a_frames_memory_may_be_used_again():
+    video = clip(12, batch=1)
+    expected = list(frame_stream("plain").run(video.clone(), lookahead=4))
+    buffer = torch.empty_like(video[0])
+    outputs = list(frame_stream("plain").run((buffer.copy_(x) for x in video), lookahead=4))
+    assert all(map(torch.equal, outputs, expected))
+
+
+def test_frames_wait_through_a_change_of_weights():
+    stream, video = frame_stream("plain", eventful.Auto(share=0.5)), clip(12, batch=1)
+    reasons = []
+    for number, output in enumerate(stream.run(video, lookahead=4)):
+        reasons.append(stream.stats.rows[0].reason)
+        assert output.isfinite().all()
+        if number == 2:
+            with torch.no_grad():
+                stream._bound.model.blocks[0].mlp.fc1.weight.mul_(1.5)
+    assert reasons.count("weights changed") == 1
+    assert "from one side" in reasons[3 : reasons.index("weights changed")]
+
+
 def test_still_frames_repeat_the_output_before_them():
     video = clip(4, batch=1)
     frames = [video[0], *[video[1]] * 3, video[2]]

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from eventful.block.bindings import binding
 from eventful.motion import Between, Look, Picture, rank_between
+from eventful.policies import Auto
 from eventful.stream.bound import now
 from eventful.stream.frames import Frames
 from eventful.stream.outputs import Form, copied
@@ -29,9 +30,9 @@ class Lookahead:
 
     A frame between two dense ones, A before it and B after it, shows the outputs of both, moved
     along the motion from there and blended (`Between`). Patches that neither explains are
-    recomputed over the keys and values of the nearer one; those of all frames
-    between A and B go through the blocks in few passes. Where B comes later than a frame may wait,
-    or does not come (a scene cut, the end), the frame shows A's output alone.
+    recomputed over the keys and values of the nearer one; those of all frames between A and B go
+    through the blocks in few passes. Where B comes later than a frame may wait, or does not come (a
+    scene cut, the end), the frame shows A's output alone.
 
     Args:
         frames: Decides, and runs dense frames.
@@ -40,6 +41,8 @@ class Lookahead:
     Raises:
         ValueError: The policy has no dense frames to wait for, or looks at no picture.
     """
+
+    interrupted = True  # a frame that fails ends the run
 
     def __init__(self, frames: Frames, most: int) -> None:
         self._frames, self._most = frames, most
@@ -51,8 +54,6 @@ class Lookahead:
         self._form: Form | None = None  # of what the model returns; None takes frames one by one
         self.taken = 0
         frames.look_ahead(most)
-
-    interrupted = True  # a frame that fails ends the run
 
     @property
     def state_bytes(self) -> int:
@@ -73,6 +74,7 @@ class Lookahead:
                 f"lookahead runs one video in a stream, got a batch of {len(x)}; give each video a "
                 f"stream of its own (streams share one set of weights)"
             )
+        self._waiting = [frame.carried for frame in self._waiting]  # weights may have changed
         self.finish()
         start = now(x)
         output, report = self._frames.first(x, images, inputs, reason)
@@ -146,7 +148,8 @@ class Lookahead:
         schedule.done(0, decision._replace(patches=None), None)
         self._estimates.append(decision.estimate)
         seconds = now(x) - start
-        self._waiting.append(Waiting(self.taken, x, inputs, picture, decision, seconds))
+        own = x.clone()  # the caller may use a frame's memory again
+        self._waiting.append(Waiting(self.taken, own, inputs, picture, decision, seconds))
 
     def _dense(
         self, x: Tensor, inputs: Mapping[str, Any], decision: Decision, start: float
@@ -163,10 +166,12 @@ class Lookahead:
         waiting, self._waiting = self._waiting, []
         ordered: list[Ordered | Waiting] = []
         if not decision.flushed:
-            *looks, across = self._look_back(after, waiting, before)
-            self._learn(before, after, across)
-            pairs = zip(waiting, looks, strict=True)
-            ordered = [self._order(w, before, after, look, estimates) for w, look in pairs]
+            looks = self._look_back(after, waiting, before)
+            self._learn(before, after, looks.get(before.number))
+            ordered = [
+                self._order(frame, before, after, looks.get(frame.number), estimates)
+                for frame in waiting
+            ]
         frames.schedule.done(0, decision, compared)
         seconds = now(x) - start
         self._show(ordered)
@@ -183,7 +188,8 @@ class Lookahead:
         states = {name: binding(block).state for name, block in frames.bound.blocks.items()}
         kept = {name: state.kv for name, state in states.items() if state.kv is not None}
         known = None
-        if before is not None and look is not None and compared is not None:
+        learns = isinstance(frames.policy, Auto)
+        if learns and before is not None and look is not None and compared is not None:
             known = Known(before.number, before.tokens, look, compared.shown)
         return Side(self.taken, picture, tokens, kept, known)
 
@@ -196,18 +202,17 @@ class Lookahead:
         assert self._side is not None  # the first frame is dense
         return self._side
 
-    def _look_back(
-        self, after: Side, waiting: Sequence[Waiting], before: Side
-    ) -> list[Look | None]:
-        """See waiting frames, and the dense one before them, against the one after them."""
+    def _look_back(self, after: Side, waiting: Sequence[Waiting], before: Side) -> dict[int, Look]:
+        """See waiting frames against the dense one after them, by number; and the one before."""
         view = self._frames.schedule.view_of(after.picture)
-        looks: list[Look | None] = []
-        for picture in [before.picture, *(None if w.repeats else w.picture for w in waiting)][::-1]:
-            looks.append(None if picture is None else view.look(picture))
-            if picture is not None and (look := looks[-1]) is not None:
-                view.saw(picture, look)
-        back, *forth = looks[::-1]
-        return [*forth, back]
+        pictures = {frame.number: frame.picture for frame in waiting if not frame.repeats}
+        if before.known is not None:
+            pictures[before.number] = before.picture
+        looks = {}
+        for number in sorted(pictures, reverse=True):
+            looks[number] = view.look(pictures[number])
+            view.saw(pictures[number], looks[number])
+        return looks
 
     def _learn(self, before: Side, after: Side, look: Look | None) -> None:
         """Set right what both sides are worth, by the dense frame between two others."""

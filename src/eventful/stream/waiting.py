@@ -72,6 +72,13 @@ class Waiting(NamedTuple):
         """Whether it shows what the frame before does."""
         return self.decision.look is None
 
+    @property
+    def carried(self) -> Waiting:
+        """The same frame, none of it recomputed."""
+        if self.decision.patches is None:
+            return self
+        return self._replace(decision=self.decision._replace(kind="carried", patches=None))
+
 
 class Ordered(NamedTuple):
     """A waiting frame of which it is known what it shows.
