@@ -84,12 +84,12 @@ TITLES = {
 def settings(run: str) -> list[Setting]:
     """All settings, the dense model first; on many videos one phase of a plan is enough."""
     found = combined(["dense"], ["all"])
+    late = [one for one in combined([], LATE, LOOKAHEAD) if one.lookahead]
     if run in HEADS:
-        return found + combined([], HEAD_PLANS)
+        return found + combined([], HEAD_PLANS) + late
     for variant, shares in SETTINGS.items():
         found += combined([variant], [f"fraction:{share}" for share in shares])
     plans = [text for text in PLANS if run != "davis" or "+" not in text]
-    late = [one for one in combined([], LATE, LOOKAHEAD) if one.lookahead]
     return found + combined([], plans) + late
 
 

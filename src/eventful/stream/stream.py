@@ -198,7 +198,7 @@ class Stream:
     def run(self, frames: Iterable[Tensor], *, lookahead: int = 0, **inputs: Any) -> Iterator[Any]:
         """Process the frames of one video in order, each once those after it are known.
 
-        A frame between two dense ones is carried from both, which leaves about a quarter less
+        A frame between two dense ones is carried from both, which leaves about a fifth less
         error at the same cost (docs, "Lookahead"). Its output comes when `lookahead` further
         frames have been taken in, or at the end; `stats` then tells of it. The first frame of the
         run and the first after it are computed in full.

@@ -7,7 +7,7 @@ import torch
 
 import eventful
 from eventful.datasets import Davis
-from eventful.evaluation import Setting, combined, evaluate
+from eventful.evaluation import Setting, combined, evaluate, report, write_report
 from eventful.evaluation.runners.tokens import TokenRunner
 from eventful.evaluation.tasks.detection import DetectionTask
 from eventful.evaluation.tasks.saliency import DavisSaliency
@@ -48,6 +48,12 @@ def test_both_are_reported_side_by_side(task, tmp_path):
     assert [(row["variant"], row["policy"], row["lookahead"]) for row in rows] == [
         ("carry", "carry:3", 0), ("carry, lookahead", "carry:3", 4), ("skip", "skip:3", 0)
     ]  # fmt: skip
+    about = {"title": "boats", "weights": {"file": None}}
+    content = report(task, found, about)
+    write_report(content, found, tmp_path / "out")
+    lines = (tmp_path / "out" / f"{task.name}.csv").read_text().splitlines()
+    assert {line.count(",") for line in lines if '"' not in line} == {lines[0].count(",")}
+    assert lines[0].startswith("setting,variant,policy,lookahead,")
     assert rows[0]["operations_ratio"] == rows[1]["operations_ratio"]
     assert rows[0]["relative_error"] != rows[1]["relative_error"]
 

@@ -135,6 +135,7 @@ def _write_csv(evaluation: Evaluation, path: Path, times: bool) -> None:
         writer: Any = None
         for one in evaluation.settings:
             head = {"setting": one.setting.name, **one.setting.as_dict()}
+            head |= {"lookahead": one.setting.lookahead}
             head.pop("options")
             for video in one.videos:
                 row = head | video | ({} if times else dict.fromkeys(_TIMES))
