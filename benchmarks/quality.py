@@ -64,6 +64,7 @@ PLANS = (
 )
 LATE = "auto:0.24", "auto:0.2", "auto:0.125", "auto:0.1", "carry:5"  # with lookahead too
 LOOKAHEAD = 16
+SHORT = {"campus-people": tuple(f"carry:5+{phase}" for phase in range(1, 5))}  # few frames
 # For heads that are trained elsewhere; the last three for what four times fewer operations give.
 HEAD_PLANS = (
     *("skip:4", "skip:8", "carry:4", "carry:8", "auto:0.25", "auto:0.125"),
@@ -84,7 +85,8 @@ TITLES = {
 def settings(run: str) -> list[Setting]:
     """All settings, the dense model first; on many videos one phase of a plan is enough."""
     found = combined(["dense"], ["all"])
-    late = [one for one in combined([], LATE, LOOKAHEAD) if one.lookahead]
+    late = combined([], (*LATE, *SHORT.get(run, ())), LOOKAHEAD)
+    late = [one for one in late if one.lookahead]
     if run in HEADS:
         return found + combined([], HEAD_PLANS) + late
     for variant, shares in SETTINGS.items():

@@ -58,7 +58,7 @@ def step(stream: eventful.Stream, frame: Tensor, count: int) -> Work:
     def work() -> Tensor:
         taps = frozenset(engine._taps.norms)
         shown = engine._taps.show([None], frame.dtype)
-        return engine._compute(frame, {}, Pass(index, True, engine._linked, shown, taps))
+        return engine.compute(frame, {}, Pass(index, True, engine._linked, shown, taps))
 
     return work
 

@@ -201,6 +201,7 @@ def quality(script, monkeypatch):
     quality = script("quality")
     monkeypatch.setattr(quality, "SETTINGS", {"input-relative": (0.5,)})
     monkeypatch.setattr(quality, "PLANS", ("skip:2",))
+    monkeypatch.setattr(quality, "LATE", ("carry:3",))
     monkeypatch.setattr(quality, "ProcessPoolExecutor", ThreadPoolExecutor)
     yield quality
     quality.task_of.cache_clear()
@@ -210,13 +211,13 @@ def quality(script, monkeypatch):
 def test_quality(quality, data, tmp_path, run, name):
     out, images = tmp_path / "out", tmp_path / "images"
     images.mkdir()
-    small = ("--only", name, "--size", "70", "--frames", "6")
+    small = ("--only", name, "--size", "112", "--frames", "6")
     quality.main(["run", str(out), "--jobs", "1", "--threads", "1", *small])
     quality.main(["sheets", str(out), "--policy", "skip:2", "--images", str(images), *small])
     found = run("quality", "collect", out, "--images", images)
     assert set(found["tasks"]) == set(quality.RUNS[name])
     for task, one in found["tasks"].items():
-        assert {row["policy"] for row in one["rows"]} == {"fraction:0.5", "skip:2"}
+        assert {row["policy"] for row in one["rows"]} == {"fraction:0.5", "skip:2", "carry:3"}
         assert (images / f"quality-{task}.svg").is_file()
         assert (images / f"sheet-{task}.jpg").is_file()
     quality.main(["tables", "--check"])

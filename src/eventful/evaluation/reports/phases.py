@@ -30,7 +30,7 @@ def pooled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _without_phase(row: Mapping[str, Any]) -> str:
-    phased = row["variant"] in ("skip", "carry")
+    phased = row["variant"].partition(",")[0] in ("skip", "carry")
     return row["policy"].partition("+")[0] if phased else row["policy"]
 
 
