@@ -117,6 +117,8 @@ def _row(row: Mapping[str, Any], measures: Measures) -> dict[str, Any]:
     kept = {key: row[key] for key in ("policy", "variant", "phases")}
     kept |= {name: _rounded(row[name]) for name in ("operations_ratio", "time")}
     kept |= {"quality": _quality(row, measures), **_errors(row)}
+    if "range" in row:
+        kept["range"] = {name: [*map(_rounded, row["range"][name])] for name in measures.all}
     if row["policy"] in DETAILED:
         kept["videos"] = [_video(one, measures) | _errors(one) for one in row["videos"]]
     return kept

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -10,6 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 COMMITTED = ("benchmarks/results", "docs", "README.md", "src/eventful/models/data")
+
+
+def finite(value):
+    """Whether all figures of a result are finite ones."""
+    if isinstance(value, dict):
+        return all(map(finite, value.values()))
+    if isinstance(value, list):
+        return all(map(finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 @pytest.fixture

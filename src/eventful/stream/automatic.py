@@ -171,7 +171,7 @@ class Automatic(Plan):
     def learn_both(self, seen: Seen) -> None:
         """Set right what both sides together are worth."""
         after = seen.before * (seen.ahead / seen.age) ** GROWTH
-        self.sides.learn(seen.before, after, seen.error)
+        self.sides = self.sides.learned(seen.before, after, seen.error)
         self.gain.learn(seen.squares, seen.wanted, seen.change)
 
     def _choose(self) -> None:

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from eventful.stream.bound import Bound
 from eventful.stream.stats import Report
+
+
+class Taken(NamedTuple):
+    """A frame as an engine takes it.
+
+    Attributes:
+        x: What the model takes.
+        images: The same as pictures in [0, 1], where the policy needs them.
+        inputs: What else the model takes.
+    """
+
+    x: Tensor
+    images: Tensor | None
+    inputs: Mapping[str, Any]
 
 
 class Engine(ABC):
@@ -30,33 +44,20 @@ class Engine(ABC):
         """Batch rows of a frame; 0 before the first."""
 
     @abstractmethod
-    def first(
-        self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], reason: str
-    ) -> tuple[Any, Report]:
+    def first(self, taken: Taken, reason: str) -> tuple[Any, Report]:
         """Compute a frame in full, into new state; what was remembered stays until it is done.
 
         Args:
-            x: What the model takes.
-            images: The same as pictures in [0, 1], where the policy needs them.
-            inputs: What else the model takes.
+            taken: The frame.
             reason: Why nothing remembered can be used.
         """
 
     @abstractmethod
-    def run(
-        self,
-        x: Tensor,
-        images: Tensor | None,
-        inputs: Mapping[str, Any],
-        flush: Mapping[int, str],
-        number: int,
-    ) -> tuple[Any, Report]:
+    def run(self, taken: Taken, flush: Mapping[int, str], number: int) -> tuple[Any, Report]:
         """Compute a frame from what is remembered.
 
         Args:
-            x: What the model takes.
-            images: The same as pictures in [0, 1], where the policy needs them.
-            inputs: What else the model takes.
+            taken: The frame.
             flush: Rows to compute in full whatever the policy, and why.
             number: The frame's, for messages.
         """

@@ -54,7 +54,7 @@ class Estimate:
         self.checks = min(self.checks, 1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sides:
     """From which sides frames between dense ones are seen, and what the second one is worth.
 
@@ -83,7 +83,7 @@ class Sides:
         """What recomputing a patch takes of its squared error.
 
         From one side, all of it. From both sides there is less to take, while the recomputed token
-        is no better; on five clips 0.6 to 1.0 of it went.
+        is no better.
         """
         return self.WORTH if self.ahead else 1.0
 
@@ -113,11 +113,12 @@ class Sides:
             for age, error in enumerate(errors, start=1)
         ]
 
-    def learn(self, before: float, after: float, error: float) -> None:
-        """Take in the true error of a frame beside what either side alone shows of it."""
-        self.checks += 1
+    def learned(self, before: float, after: float, error: float) -> Sides:
+        """What is known after the true error of a frame, beside what either side alone shows."""
+        checks = self.checks + 1
         found = min(1.5, max(0.3, error / max(1e-9, _independent(before, after))))
-        self.ratio += max(self.FOLLOW, 1 / (self.checks + 0.5)) * (found - self.ratio)
+        ratio = self.ratio + max(self.FOLLOW, 1 / (checks + 0.5)) * (found - self.ratio)
+        return Sides(self.ahead, ratio, checks)
 
 
 CAUSAL = Sides()

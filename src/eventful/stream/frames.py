@@ -21,7 +21,7 @@ from eventful.stream import snapshots
 from eventful.stream.bound import Bound, now
 from eventful.stream.costs import Costs, check_costs, unit_for
 from eventful.stream.cuts import SceneCuts
-from eventful.stream.engine import Engine
+from eventful.stream.engine import Engine, Taken
 from eventful.stream.layout import (
     Layout,
     StatedModel,
@@ -130,10 +130,9 @@ class Frames(Engine):
         if self._schedule is not None:
             self._schedule.change(policy, ahead)
 
-    def first(
-        self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], reason: str
-    ) -> tuple[Any, Report]:
+    def first(self, taken: Taken, reason: str) -> tuple[Any, Report]:
         """Compute a frame in full, and find out how the model's blocks hang together."""
+        x, images, inputs = taken
         self._running = False
         with self.bound.fresh_states():
             work, output, seconds, observer = self._trace(x, inputs)
@@ -228,16 +227,10 @@ class Frames(Engine):
         output, seconds, observer = self.bound.observe(x, inputs, self._check)
         return work, output, seconds, observer
 
-    def run(
-        self,
-        x: Tensor,
-        images: Tensor | None,
-        inputs: Mapping[str, Any],
-        flush: Mapping[int, str],
-        number: int,
-    ) -> tuple[Any, Report]:
+    def run(self, taken: Taken, flush: Mapping[int, str], number: int) -> tuple[Any, Report]:
         """Compute a frame as the schedule decides."""
         assert self._schedule is not None
+        x, images, inputs = taken
         self._running = True
         start = now(x)
         decisions = self._schedule.decide(images, flush)
@@ -337,13 +330,18 @@ class Frames(Engine):
         return self._running
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """All that is remembered beside what blocks do: outputs and pictures."""
+        parts = [part for part in (self._taps, self._schedule) if part is not None]
+        named = [x for part in parts for x in part.tensors().values()]
+        more = [*tree_leaves(self._last), self._computed]
+        return named + [x for x in more if isinstance(x, Tensor)]
+
+    @property
     def state_bytes(self) -> int:
         """Keys and values, outputs and pictures."""
-        parts = [self._taps, self._schedule]
-        kept = {id(x): x for part in parts if part is not None for x in part.tensors().values()}
-        more = [*tree_leaves(self._last), self._computed]
-        kept |= {id(x): x for x in more if isinstance(x, Tensor)}
-        return self.bound.state_bytes + sum(x.nbytes for x in kept.values())
+        kept = {id(x): x.nbytes for x in self.tensors}
+        return self.bound.state_bytes + sum(kept.values())
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on, for a snapshot."""

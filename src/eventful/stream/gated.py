@@ -15,7 +15,7 @@ from eventful.policies import Policy, for_gates
 from eventful.stream import compiled, snapshots
 from eventful.stream.bound import Bound
 from eventful.stream.cuts import SceneCuts, change
-from eventful.stream.engine import Engine
+from eventful.stream.engine import Engine, Taken
 from eventful.stream.inputs import check_finite, refuse
 from eventful.stream.stats import Report
 
@@ -69,10 +69,9 @@ class Gated(Engine):
         """Batch rows of a frame."""
         return len(self._histories)
 
-    def first(
-        self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], reason: str
-    ) -> tuple[Any, Report]:
+    def first(self, taken: Taken, reason: str) -> tuple[Any, Report]:
         """Compute a frame in full, into new state; what was remembered stays until it is done."""
+        x, _, inputs = taken
         self.bound.frame.work = None
         with self.bound.fresh_states():
             output, seconds, observer = self.bound.observe(x, inputs, self._check)
@@ -90,15 +89,9 @@ class Gated(Engine):
         rows = {binding(block).state.rows for block in self.bound.blocks.values()}
         return self._check_rows(max(rows, key=lambda count: abs(count - len(x))), x)
 
-    def run(
-        self,
-        x: Tensor,
-        images: Tensor | None,
-        inputs: Mapping[str, Any],
-        flush: Mapping[int, str],
-        number: int,
-    ) -> tuple[Any, Report]:
+    def run(self, taken: Taken, flush: Mapping[int, str], number: int) -> tuple[Any, Report]:
         """Compute a frame from what is remembered."""
+        x, _, inputs = taken
         self._flush, self.bound.frame.reached = flush, False
         if self._compile and not flush and not self.bound.frame.anew:
             return self._run_fixed(x, inputs, number)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eventful.stream.bound import Bound, now
+from eventful.stream.engine import Taken
 from eventful.stream.inputs import Inputs, check_finite
 
 
@@ -20,20 +21,11 @@ class Runner(Protocol):
         """Whether a frame that fails now leaves what is remembered half changed."""
         ...
 
-    def first(
-        self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], reason: str
-    ) -> Any:
+    def first(self, taken: Taken, reason: str) -> Any:
         """Compute a frame in full."""
         ...
 
-    def run(
-        self,
-        x: Tensor,
-        images: Tensor | None,
-        inputs: Mapping[str, Any],
-        flush: Mapping[int, str],
-        number: int,
-    ) -> Any:
+    def run(self, taken: Taken, flush: Mapping[int, str], number: int) -> Any:
         """Compute a frame from what is remembered."""
         ...
 
@@ -90,18 +82,18 @@ class Intake:
         start = now(self._bound.weight)
         x = self._inputs.prepare(frame, self._bound.weight, number)
         images = self._inputs.picture(frame).to(x.device) if sees else None
-        size = _size(x, inputs)
+        taken, size = Taken(x, images, inputs), _size(x, inputs)
         reason = self._reset_reason(size)
         if reason is not None or not self._compiled:
             check_finite(x, number)  # else read back behind the frame
         try:
             if reason is not None:
-                found = self._first(runner, frame, x, images, inputs, reason)
+                found = self._first(runner, frame, taken, reason)
                 self.size = size
                 self._bound.settle()
             else:
                 rows, why = self.pending or ([], "")
-                found = runner.run(x, images, inputs, dict.fromkeys(rows or [], why), number)
+                found = runner.run(taken, dict.fromkeys(rows or [], why), number)
         except BaseException:
             if runner.interrupted and self.size is not None:
                 self.pending = None, "interrupted"
@@ -109,18 +101,10 @@ class Intake:
         self.pending = None
         return found, now(x) - start
 
-    def _first(
-        self,
-        runner: Runner,
-        frame: Tensor,
-        x: Tensor,
-        images: Tensor | None,
-        inputs: Mapping[str, Any],
-        reason: str,
-    ) -> Any:
+    def _first(self, runner: Runner, frame: Tensor, taken: Taken, reason: str) -> Any:
         """Compute a frame in full; where the model fails, say what it expects."""
         try:
-            return runner.first(x, images, inputs, reason)
+            return runner.first(taken, reason)
         except Exception as error:
             if (expected := self._inputs.mismatch(frame)) is None:
                 raise

@@ -14,6 +14,7 @@ from eventful.block.bindings import binding
 from eventful.motion import Between, Look, Picture, rank_between
 from eventful.policies import Auto
 from eventful.stream.bound import now
+from eventful.stream.engine import Taken
 from eventful.stream.frames import Frames
 from eventful.stream.outputs import Form, copied
 from eventful.stream.plan import Seen
@@ -60,47 +61,38 @@ class Lookahead:
         """Memory of all that is remembered, of frames that wait and of outputs that do."""
         known = None if self._side is None else self._side.known
         outputs = [done.output for done in self._done]
-        leaves = tree_leaves([self._waiting, outputs, known, self._last])
-        parts = [x.untyped_storage() for x in leaves if isinstance(x, Tensor)]
-        kept = {part.data_ptr(): part.nbytes() for part in parts}
-        return self._frames.state_bytes + sum(kept.values())
+        kept = [self._waiting, outputs, known, self._last, self._frames.tensors]
+        parts = [x.untyped_storage() for x in tree_leaves(kept) if isinstance(x, Tensor)]
+        sizes = {part.data_ptr(): part.nbytes() for part in parts}
+        return self._frames.bound.state_bytes + sum(sizes.values())
 
-    def first(
-        self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any], reason: str
-    ) -> None:
+    def first(self, taken: Taken, reason: str) -> None:
         """Compute a frame in full, from nothing; what waits is carried from what there was."""
-        if len(x) != 1:
+        if len(taken.x) != 1:
             raise ValueError(
-                f"lookahead runs one video in a stream, got a batch of {len(x)}; give each video a "
-                f"stream of its own (streams share one set of weights)"
+                f"lookahead runs one video in a stream, got a batch of {len(taken.x)}; give "
+                f"each video a stream of its own (streams share one set of weights)"
             )
         self._waiting = [frame.carried for frame in self._waiting]  # weights may have changed
         self.finish()
-        start = now(x)
-        output, report = self._frames.first(x, images, inputs, reason)
+        start = now(taken.x)
+        output, report = self._frames.first(taken, reason)
         self._side = None
         self._begin(self._dense_side(self._frames.schedule.seen(0)))
         self._form = Form.of(output)
         decision = Decision("dense", reason, flushed=True)
-        self._enter(self.taken, output, report, decision, now(x) - start)
+        self._enter(self.taken, output, report, decision, now(taken.x) - start)
         self.taken += 1
 
-    def run(
-        self,
-        x: Tensor,
-        images: Tensor | None,
-        inputs: Mapping[str, Any],
-        flush: Mapping[int, str],
-        number: int,
-    ) -> None:
+    def run(self, taken: Taken, flush: Mapping[int, str], number: int) -> None:
         """Take a frame in; compute it if it is dense, and what has waited for that."""
-        start = now(x)
+        start = now(taken.x)
         schedule = self._frames.schedule
-        (decision,) = schedule.decide(images, flush)
+        (decision,) = schedule.decide(taken.images, flush)
         if decision.kind == "dense":
-            self._dense(x, inputs, decision, start)
+            self._dense(taken, decision, start)
         else:
-            self._wait(x, inputs, decision, start)
+            self._wait(taken, decision, start)
         self.taken += 1
         late = [w for w in self._waiting if w.number < self.taken - self._most]
         self._waiting = self._waiting[len(late) :]
@@ -139,7 +131,7 @@ class Lookahead:
         self._frames.note([done.decision])
         return done
 
-    def _wait(self, x: Tensor, inputs: Mapping[str, Any], decision: Decision, start: float) -> None:
+    def _wait(self, taken: Taken, decision: Decision, start: float) -> None:
         """Keep a frame until it is known what comes after it."""
         schedule = self._frames.schedule
         picture = schedule.picture(0)
@@ -147,13 +139,11 @@ class Lookahead:
             decision = decision._replace(look=schedule.look(0), kind="carried")
         schedule.done(0, decision._replace(patches=None), None)
         self._estimates.append(decision.estimate)
-        seconds = now(x) - start
-        own = x.clone()  # the caller may use a frame's memory again
-        self._waiting.append(Waiting(self.taken, own, inputs, picture, decision, seconds))
+        seconds = now(taken.x) - start
+        own = Taken(taken.x.clone(), None, taken.inputs)  # the caller may use its memory again
+        self._waiting.append(Waiting(self.taken, own, picture, decision, seconds))
 
-    def _dense(
-        self, x: Tensor, inputs: Mapping[str, Any], decision: Decision, start: float
-    ) -> None:
+    def _dense(self, taken: Taken, decision: Decision, start: float) -> None:
         """Compute a dense frame, and what has waited for it."""
         frames, before, estimates = self._frames, self._known_side, self._estimates
         if decision.flushed:
@@ -161,7 +151,7 @@ class Lookahead:
         picture = frames.schedule.picture(0)
         for block in frames.bound.blocks.values():
             binding(block).state.kv = None  # else a runtime writes over what `before` keeps
-        output, (compared,) = frames.run_pass(x, inputs, [decision])
+        output, (compared,) = frames.run_pass(taken.x, taken.inputs, [decision])
         after = self._dense_side(picture, decision.look, compared)
         waiting, self._waiting = self._waiting, []
         ordered: list[Ordered | Waiting] = []
@@ -173,7 +163,7 @@ class Lookahead:
                 for frame in waiting
             ]
         frames.schedule.done(0, decision, compared)
-        seconds = now(x) - start
+        seconds = now(taken.x) - start
         self._show(ordered)
         self._begin(after)
         report = frames.report(seconds, [decision], [compared])
@@ -280,10 +270,10 @@ class Lookahead:
     def _outputs(self, left: Sequence[Ordered]) -> Iterator[tuple[Any, float]]:
         """What the model returns of frames, and the time of each."""
         while left:
-            inputs = tree_leaves(left[0].frame.inputs)
+            inputs = tree_leaves(left[0].frame.taken.inputs)
             single = self._form is None or any(isinstance(x, Tensor) for x in inputs)
             some = left[: 1 if single else AT_ONCE]
-            start = now(some[0].frame.x)
+            start = now(some[0].frame.taken.x)
             output = self._pass(some)
             rows = [output]
             if len(some) > 1 and self._form is not None:
@@ -291,20 +281,20 @@ class Lookahead:
             if rows is None:  # what it returns of several frames cannot be told apart
                 self._form = None
                 continue
-            seconds = (now(some[0].frame.x) - start) / len(some)
+            seconds = (now(some[0].frame.taken.x) - start) / len(some)
             yield from ((row, seconds) for row in rows)
             left = left[len(some) :]
 
     def _pass(self, some: Sequence[Ordered]) -> Any:
         """Take frames through the model together."""
         frames, taps = self._frames, self._frames.taps
-        x = torch.cat([item.frame.x for item in some])
+        x = torch.cat([item.frame.taken.x for item in some])
         index = frames.index([item.decision for item in some], x.device)
         work = frames.work(index, frozenset(taps.norms))
         tokens = [item.tokens(taps) for item in some]
         work.shown = {name: torch.cat([t[name] for t in tokens]).to(x.dtype) for name in taps.norms}
         work.beside = [item.kept for item in some]
-        output = frames.compute(x, some[0].frame.inputs, work)
+        output = frames.compute(x, some[0].frame.taken.inputs, work)
         frames.bound.frame.work = None
         return output
 

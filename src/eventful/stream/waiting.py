@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eventful.block.state import KeysValues
 from eventful.motion import Between, Look, Picture
+from eventful.stream.engine import Taken
 from eventful.stream.schedule import Decision
 from eventful.stream.stats import Report
 from eventful.stream.taps import Taps
@@ -53,16 +54,14 @@ class Waiting(NamedTuple):
 
     Attributes:
         number: Its place in the run.
-        x: What the model takes.
-        inputs: What else it takes.
+        taken: The frame, in memory of its own.
         picture: Its.
         decision: What it is given, from what was known by then.
         seconds: Time taken so far.
     """
 
     number: int
-    x: Tensor
-    inputs: Mapping[str, Any]
+    taken: Taken
     picture: Picture
     decision: Decision
     seconds: float

@@ -1,7 +1,5 @@
 """Settings whose frames wait for those after them."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -9,7 +7,6 @@ import eventful
 from eventful.datasets import Davis
 from eventful.evaluation import Setting, combined, evaluate, report, write_report
 from eventful.evaluation.runners.tokens import TokenRunner
-from eventful.evaluation.tasks.detection import DetectionTask
 from eventful.evaluation.tasks.saliency import DavisSaliency
 from tests.evaluation import annotated_data as data
 from tests.evaluation.annotated_data import make
@@ -65,10 +62,3 @@ def test_frames_of_a_video_have_one_size(task):
     with pytest.raises(ValueError, match="frames differ in size"):
         list(runner.through(frames))
     assert list(TokenRunner(task.models, LATE).through([])) == []
-
-
-def test_a_task_that_takes_frames_one_by_one_refuses_it():
-    with pytest.raises(ValueError, match="lookahead is for tasks on annotated video"):
-        LATE.check_at_once()
-    replace(LATE, lookahead=0).check_at_once()
-    assert "check_at_once" in DetectionTask.runner.__code__.co_names

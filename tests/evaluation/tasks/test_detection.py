@@ -184,3 +184,10 @@ def test_a_limit_of_frames(vid_root):
 def test_a_size_that_is_no_multiple_of_the_patch(vid_root):
     with pytest.raises(ValueError, match="--size must be a multiple of 16 for ViTDet, got 70"):
         DetectionTask(data.detector(), ImageNetVID(vid_root, size=70))
+
+
+def test_lookahead_is_refused(vid_root):
+    task = DetectionTask(data.detector(), ImageNetVID(vid_root, size=data.SIZE))
+    late = Setting("carry, lookahead", eventful.Carry(3), {}, "carry:3", 4)
+    with pytest.raises(ValueError, match="lookahead is for tasks on annotated video"):
+        task.runner(late)

@@ -10,7 +10,7 @@ from typing import Any
 def pooled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of one policy with different phases as one: means; the worst of the worst.
 
-    Operations are averaged, not their ratios.
+    Operations are averaged, not their ratios. "range" has the least and the most of each quality.
 
     Example:
         >>> rows = [
@@ -39,7 +39,13 @@ def _merged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if len(rows) == 1:
         return {**first, "phases": 1}
     found = {key: _mean_of(key, [row[key] for row in rows]) for key in first}
-    return found | {"phases": len(rows)}
+    return found | {"phases": len(rows), "range": _range(rows)}
+
+
+def _range(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """The least and the most of each quality that all rows have."""
+    each = {name: [row["quality"][name] for row in rows] for name in rows[0].get("quality", ())}
+    return {name: [min(ones), max(ones)] for name, ones in each.items() if None not in ones}
 
 
 def _mean_of(key: str, values: Sequence[Any]) -> Any:
