@@ -1,0 +1,1 @@
+"""Live cameras: one model over many of them, one budget, one page."""
