@@ -28,6 +28,7 @@ from eventful.policies import (
     parse,
 )
 from eventful.stream import Stream
+from eventful.stream.budget import Budget
 from eventful.stream.costs import Costs
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.stats import Stats
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Auto",
+    "Budget",
     "Carry",
     "Costs",
     "FramePolicy",

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any, ClassVar, final
 
 from eventful.policies import Auto
+from eventful.stream.budget import Budget, Part
 from eventful.stream.costs import Costs
 from eventful.stream.estimate import CAUSAL, Estimate, Sides
 from eventful.stream.gain import (
@@ -23,6 +24,7 @@ from eventful.stream.gain import (
 from eventful.stream.plan import Check, Choice, Plan, Seen
 
 _ROUNDING = 1e-9  # of sums of shares
+OVERDUE = 1e3  # times the index of a stream that has not been checked for long
 
 
 @final
@@ -50,6 +52,7 @@ class Automatic(Plan):
         costs: What frames cost.
         patches: Tokens that may be chosen.
         ahead: Frames that may wait; 0 for none.
+        budget: Shared with other streams; None for one of its own.
 
     Raises:
         ValueError: The budget is below what a frame costs of which nothing is computed.
@@ -60,7 +63,14 @@ class Automatic(Plan):
     TRUST: ClassVar[int] = 8  # frames that the prior vouches for
     FOLLOW: ClassVar[float] = 0.3
 
-    def __init__(self, policy: Auto, costs: Costs, patches: int, ahead: int = 0) -> None:
+    def __init__(
+        self,
+        policy: Auto,
+        costs: Costs,
+        patches: int,
+        ahead: int = 0,
+        budget: Budget | None = None,
+    ) -> None:
         self._policy, self._costs, self._patches = policy, costs, patches
         self.sides = Sides(ahead)
         self._share = policy.share or policy.time
@@ -79,8 +89,11 @@ class Automatic(Plan):
         self._shown = 0.0  # estimated error of what was shown last
         self._usual = 0.0  # error of the first frame after a dense one; 0 before any
         self._level = 0
+        self._part: Part | None = None
         self._dense()
         self._choose()
+        if budget is not None:
+            self._part = Part(budget, self._earned, costs)
 
     def begin(self, cut: bool = False) -> None:
         """Pay for a dense frame that was not asked for."""
@@ -101,15 +114,28 @@ class Automatic(Plan):
         if self._age == 1:
             step = error / self.gain.rest(self._level, self.sides) - self._usual
             self._usual += step * (self.FOLLOW if self._usual else 1.0)
-        reason = self._due(error)
+        part = 0.0 if self._part is None else self._granted(self._part, error)
+        reason = self._due(error) if self._part is None else "it saves most" if part == 1 else ""
         tokens = 0 if self._level == HELD else int(SHARES[self._level] * self._patches)
         kind = "held" if self._level == HELD else "partial" if tokens else "carried"
         if reason:
             return Choice("dense", reason, instead=kind)
+        more, cost, why = self._costs.tokens(part), self._cost(self._level), "between"
+        if more >= max(1, tokens, SHARES[2] * self._patches):  # what is left of a round
+            level = max(n for n, share in enumerate(SHARES) if share * self._patches <= more)
+            error *= min(1.0, self.gain.rest(level) / self.gain.rest(self._level))
+            kind, why, tokens, cost = "partial", "what is left", more, self._costs.share(more)
         self._shown = error
-        self._pay(self._cost(self._level))
+        self._pay(cost)
         self._errors.append(error)
-        return Choice(kind, "between", tokens, error)
+        return Choice(kind, why, tokens, error)
+
+    def _granted(self, part: Part, error: float) -> float:
+        """Share of a dense frame's cost that a shared budget grants a frame."""
+        index = Budget.index(self._age, error, sum(self._errors) + error)
+        if self._age >= LONGEST:
+            index *= OVERDUE
+        return part.grant(index, self._cost(self._level))
 
     def _cost(self, level: int) -> float:
         return cost_at(level, self._costs, self._patches, self.sides)
@@ -130,6 +156,8 @@ class Automatic(Plan):
     def _pay(self, cost: float) -> None:
         """Enter what a frame costs."""
         self._credit = min(self._credit + self._earned - cost, self._earned)
+        if self._part is not None:
+            self._part.pay(cost)
 
     def _owed(self, errors: Sequence[float], sides: Sides) -> float:
         """The debt once the frames since the last dense one are shown as these errors say."""
@@ -190,6 +218,8 @@ class Automatic(Plan):
             self._age, self._distance, self._shown = before._age, before._distance, before._shown
             self._reach = before._reach
             self.sides = replace(before.sides, ahead=self.sides.ahead)
+            if self._part is not None:
+                self._part.owes, self._errors = 0.0, before._errors  # no dense frame has come
             self._choose()
 
     @property
@@ -214,3 +244,5 @@ class Automatic(Plan):
         self._debt, self._credit, self._age, self._usual, self._level = state["numbers"]
         self._distance, self._shown, self._reach = state["last"]
         self._errors, self.sides = state["errors"], Sides(**state["sides"])
+        if self._part is not None:
+            self._part.owes = 0.0

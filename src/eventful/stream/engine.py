@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eventful.stream.bound import Bound
+from eventful.stream.budget import Budget
 from eventful.stream.stats import Report
 
 
@@ -37,6 +38,10 @@ class Engine(ABC):
 
     def __init__(self, bound: Bound, check: bool) -> None:
         self.bound, self._check = bound, check
+
+    def set_budget(self, budget: Budget | None) -> None:
+        """Share another budget from the next frame on, or none; token policies have none."""
+        return
 
     @property
     @abstractmethod

@@ -19,6 +19,7 @@ from eventful.policies import Auto, FramePolicy
 from eventful.runtimes.passes import Passes
 from eventful.stream import snapshots
 from eventful.stream.bound import Bound, now
+from eventful.stream.budget import Budget
 from eventful.stream.costs import Costs, check_costs, unit_for
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.engine import Engine, Taken
@@ -44,36 +45,37 @@ class Frames(Engine):
     Args:
         bound: The model.
         policy: What decides.
-        cuts: How scene cuts are found, or None.
+        scene_cuts: How they are found, or None.
         check: Hold blocks to their originals on first frames.
         state_dtype: What tokens, keys and values are kept in; None keeps them as they come.
         costs: What frames cost; None finds out where the policy asks for it.
         passes: Runs frames after the first in a runtime; None leaves them to PyTorch.
+        budget: Shared with other streams, or None.
     """
 
     def __init__(
         self,
         bound: Bound,
         policy: FramePolicy,
-        cuts: SceneCuts | None,
+        scene_cuts: SceneCuts | None,
         check: bool,
         state_dtype: torch.dtype | None,
         costs: Costs | None,
         passes: Passes | None = None,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(bound, check)
         check_costs(policy, costs)
-        self.policy = policy
-        self._cuts, self._dtype, self._given, self._passes = cuts, state_dtype, costs, passes
+        self.policy, self.budget = policy, budget
+        self._cuts, self._dtype, self._told = scene_cuts, state_dtype, costs
+        self._passes, self._ahead = passes, 0
         self._linked: frozenset[str] = frozenset()
         self._schedule: Schedule | None = None
         self._taps: Taps | None = None
         self._last: Any = None
-        self._rows = self._tokens = 0
+        self._rows, self._tokens, self._running = 0, 0, False
         self._computed: Tensor | None = None
         self._measured: dict[tuple[int, ...], Costs] = {}  # by the shape of frames
-        self._running = False
-        self._ahead = 0
 
     @property
     def rows(self) -> int:
@@ -95,40 +97,43 @@ class Frames(Engine):
     @property
     def costs(self) -> Costs | None:
         """What frames cost, once it is known."""
-        return self._given if self._schedule is None else self._schedule.costs
+        return self._told if self._schedule is None else self._schedule.costs
 
     @property
     def layout(self) -> Layout | None:
         """How the model's blocks hang together, once the first frame has told it."""
-        if self._taps is None:
+        if (taps := self._taps) is None:
             return None
-        taps = self._taps
         return Layout(taps.grid, taps.prefix, tuple(taps.norms), self._linked, taps.suffix)
 
     def accepts(self, policy: FramePolicy) -> bool:
         """Whether what is remembered serves another policy too."""
-        alike = (Schedule.keeps_tokens, Schedule.sees, lambda p: self._given or unit_for(p))
+        alike = (Schedule.keeps_tokens, Schedule.sees, lambda p: self._told or unit_for(p))
         return all(needs(policy) == needs(self.policy) for needs in alike)
 
     def set_policy(self, policy: FramePolicy) -> None:
         """Decide by another policy from the next frame on; what is known of the rows stays."""
-        check_costs(policy, self._given)
-        self._set(policy, self._ahead)
+        check_costs(policy, self._told)
+        self._set(policy, self._ahead, self.budget)
+
+    def set_budget(self, budget: Budget | None) -> None:
+        """Share another budget from the next frame on, or none."""
+        self._set(self.policy, self._ahead, budget)
 
     def look_ahead(self, frames: int) -> None:
         """Let so many frames wait for the dense one after them; 0 lets none.
 
         Raises:
-            ValueError: The policy has no dense frames to wait for, or looks at no picture.
+            ValueError: The policy has none to wait for, looks at no picture, or shares a budget.
         """
-        self._set(self.policy, frames)
+        self._set(self.policy, frames, self.budget)
 
-    def _set(self, policy: FramePolicy, ahead: int) -> None:
+    def _set(self, policy: FramePolicy, ahead: int, budget: Budget | None) -> None:
         if ahead:
-            Schedule.check_waits(policy)
-        self.policy, self._ahead = policy, ahead
+            Schedule.check_waits(policy, budget)
+        self.policy, self._ahead, self.budget = policy, ahead, budget
         if self._schedule is not None:
-            self._schedule.change(policy, ahead)
+            self._schedule.change(policy, ahead, budget)
 
     def first(self, taken: Taken, reason: str) -> tuple[Any, Report]:
         """Compute a frame in full, and find out how the model's blocks hang together."""
@@ -143,7 +148,7 @@ class Frames(Engine):
             if observer.written & set(taps):  # what was noted has been written over
                 work = self.bound.frame.work = self.work(None, frozenset(taps))
                 output, _ = self.bound.run(x, inputs)
-            schedule = Schedule(self.policy, grid, self._cuts, self._given, self._ahead)
+            schedule = Schedule(self.policy, grid, self._cuts, self._told, self._ahead, self.budget)
             schedule.start(rows)
             decisions = schedule.decide(images, dict.fromkeys(range(rows), reason))
         self._running = True
@@ -156,7 +161,7 @@ class Frames(Engine):
         self._hand_over(x, inputs, work, output)
         self._end(output, inputs)
         if isinstance(self.policy, Auto):
-            schedule.set_costs(self._given or self._find_costs(x, images, inputs))
+            schedule.set_costs(self._told or self._find_costs(x, images, inputs))
         self._schedule = schedule
         for row, decision in enumerate(decisions):
             schedule.done(row, decision, None)
@@ -364,10 +369,7 @@ class Frames(Engine):
             "last": structure,
             "layout": {
                 "linked": sorted(self._linked),
-                "taps": list(self._taps.norms),
-                "prefix": self._taps.prefix,
-                "suffix": self._taps.suffix,
-                "grid": list(self._taps.grid),
+                **self._taps.layout(),
                 "tokens": self._tokens,
                 "rows": self._rows,
             },
@@ -385,7 +387,7 @@ class Frames(Engine):
         norms = {name: reader_norm(self.bound, name) for name in layout["taps"]}
         self._taps = Taps(layout["prefix"], grid, norms, layout["suffix"])
         self._taps.load(tensors["taps"])
-        self._schedule = Schedule(self.policy, grid, self._cuts)
+        self._schedule = Schedule(self.policy, grid, self._cuts, budget=self.budget)
         self._schedule.load(content["schedule"], tensors["views"])
         self._last = snapshots.unpacked(content["last"], tensors["last"])
         self._computed, self._running = None, False

@@ -64,6 +64,21 @@ class Gated(Engine):
         now = self.policies
         bindings.set_policies(self.bound.blocks, for_gates(policy, list(now), default=now))
 
+    def view(self, name: str) -> GateView:
+        """Look at a gate.
+
+        Raises:
+            ValueError: There is no such gate, or no frame yet.
+        """
+        block, _, stage = name.rpartition(".")
+        if name not in self.policies:
+            raise ValueError(f"no gate is called {name!r}; there are {', '.join(self.policies)}")
+        gates = binding(self.bound.blocks[block]).state.gates
+        state = gates.get(stage)  # type: ignore[call-overload]
+        if state is None:
+            raise ValueError("there is nothing to see at a gate before the first frame")
+        return GateView(state.error.clone(), state.index.mask())
+
     @property
     def rows(self) -> int:
         """Batch rows of a frame."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from eventful.motion import Flow, Look, Picture, View, rank
 from eventful.policies import Auto, Carry, FramePolicy, Skip
 from eventful.stream.automatic import Automatic
+from eventful.stream.budget import Budget
 from eventful.stream.costs import Costs
 from eventful.stream.cuts import SceneCuts, picture_change
 from eventful.stream.flat import Flat
@@ -56,6 +57,7 @@ class Schedule:
         cuts: How scene cuts are found, or None.
         costs: What frames cost; for `Auto`.
         ahead: Frames that may wait for the dense one after them.
+        budget: Shared with other streams; for `Auto`.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class Schedule:
         cuts: SceneCuts | None,
         costs: Costs | None = None,
         ahead: int = 0,
+        budget: Budget | None = None,
     ) -> None:
         self.policy, self.costs, self._ahead = policy, costs, ahead
+        self._budget = budget
         self._grid, self._cuts = grid, cuts
         self._flow = None if isinstance(policy, Skip) else Flow()
         self.plans: list[Plan] = []
@@ -87,12 +91,15 @@ class Schedule:
         return not isinstance(policy, Skip)
 
     @staticmethod
-    def check_waits(policy: FramePolicy) -> None:
+    def check_waits(policy: FramePolicy, budget: Budget | None = None) -> None:
         """Refuse a policy under which frames cannot wait for a dense one.
 
         Raises:
-            ValueError: It has no dense frames to wait for, or looks at no picture.
+            ValueError: It has no dense frames to wait for, or looks at no picture, or shares a
+                budget, which is spent on frames as they come.
         """
+        if budget is not None:
+            raise ValueError("lookahead does not go with a shared budget; set stream.budget = None")
         if not policy.waits:
             why = "has no dense frames to wait for" if Schedule.sees(policy) else "sees no picture"
             raise ValueError(
@@ -107,15 +114,15 @@ class Schedule:
         patches = self._grid[0] * self._grid[1]
         if self.policy.latency_ms is not None or self.policy.worst < 1:
             return Flat(self.policy, self.costs, patches, len(self._views))
-        return Automatic(self.policy, self.costs, patches, self._ahead)
+        return Automatic(self.policy, self.costs, patches, self._ahead, self._budget)
 
     def set_costs(self, costs: Costs) -> None:
         """Tell what frames cost, once that is known."""
         self.costs = costs
 
-    def change(self, policy: FramePolicy, ahead: int) -> None:
-        """Decide by another policy, or another way ahead; what is known of the rows stays."""
-        self.policy, self._ahead = policy, ahead
+    def change(self, policy: FramePolicy, ahead: int, budget: Budget | None) -> None:
+        """Decide by another policy, way ahead or budget; what is known of the rows stays."""
+        self.policy, self._ahead, self._budget = policy, ahead, budget
         for row, plan in enumerate(self.plans):
             new = self._plan()
             new.follow(plan)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from eventful import runtimes
-from eventful.block.bindings import binding
 from eventful.block.state import Frame
 from eventful.policies import FramePolicy, Policy
 from eventful.runtimes.passes import Passes
 from eventful.stream import compiled, snapshots
 from eventful.stream.bound import Bound
+from eventful.stream.budget import Budget, check_shared
 from eventful.stream.costs import Costs
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.engine import Engine
@@ -63,6 +63,7 @@ class Stream:
             this doubles their time.
         runtime: What runs frames after the first under a frame policy: "torch", "openvino" or
             "onnxruntime", whose graphs the first frame makes in some seconds; see docs/runtimes.md.
+        budget: Shared with other streams, under `Auto(share=...)` or `Auto(time=...)`.
 
     Raises:
         ValueError: The model is not converted, has been changed since in a way that its adapter
@@ -95,12 +96,13 @@ class Stream:
         costs: Costs | None = None,
         check: bool = True,
         runtime: runtimes.Name = "torch",
+        budget: Budget | None = None,
     ) -> None:
         check_state_dtype(state_dtype)
         self._settings: dict[str, Any] = {
             **{"normalize": normalize, "pixels": pixels, "scene_cuts": scene_cuts},
             **{"method": method, "compile": compile, "state_dtype": state_dtype},
-            **{"costs": costs, "check": check, "runtime": runtime},
+            **{"costs": costs, "check": check, "runtime": runtime, "budget": budget},
         }
         self._frame = Frame(*compiled.steps(compile), state_dtype)
         self._bound = Bound(model, method, self._frame)
@@ -144,7 +146,8 @@ class Stream:
             self._intake.pending = None, _ANOTHER_KIND
 
     def _check_runtime(self, policy: AnyPolicy | None) -> None:
-        """Refuse token policies where a runtime's graphs are to run frames."""
+        """Refuse a policy that does not go with the runtime or the budget."""
+        check_shared(self.budget, policy)
         graphs = self._passes is not None or isinstance(self._bound.module, StatedModel)
         if graphs and not isinstance(policy, FramePolicy):
             raise ValueError(
@@ -153,21 +156,25 @@ class Stream:
             )
 
     def _frames(self, policy: FramePolicy) -> Frames:
-        settings = self._settings
-        if settings["compile"]:
+        if self._settings["compile"]:
             raise ValueError(
                 f"compile=True serves token policies; {policy} changes the number of tokens from "
                 f"frame to frame; leave compile=False"
             )
-        return Frames(
-            self._bound,
-            policy,
-            settings["scene_cuts"],
-            settings["check"],
-            settings["state_dtype"],
-            settings["costs"],
-            self._passes,
-        )
+        names = "scene_cuts", "check", "state_dtype", "costs", "budget"
+        given = {name: self._settings[name] for name in names}
+        return Frames(self._bound, policy, passes=self._passes, **given)
+
+    @property
+    def budget(self) -> Budget | None:
+        """What is spent together with other streams. Set it between any two frames."""
+        return self._settings["budget"]
+
+    @budget.setter
+    def budget(self, budget: Budget | None) -> None:
+        check_shared(budget, self.policy)
+        self._engine.set_budget(budget)
+        self._settings["budget"] = budget
 
     def __call__(self, frame: Tensor, **inputs: Any) -> Any:
         """Process one frame of every batch row.
@@ -236,7 +243,7 @@ class Stream:
                 f"lookahead carries frames from dense ones, and token policies have none; set "
                 f"stream.policy to Auto(...) or Carry(k), got {self.policy}"
             )
-        Schedule.check_waits(engine.policy)
+        Schedule.check_waits(engine.policy, self.budget)
         return self._run_ahead(engine, frames, lookahead, inputs)
 
     def _run_ahead(
@@ -328,14 +335,7 @@ class Stream:
         Raises:
             ValueError: There is no such gate, or no frame yet.
         """
-        block, _, stage = name.rpartition(".")
-        if name not in self.gates:
-            raise ValueError(f"no gate is called {name!r}; there are {', '.join(self.gates)}")
-        gates = binding(self._bound.blocks[block]).state.gates
-        state = gates.get(stage)  # type: ignore[call-overload]
-        if state is None:
-            raise ValueError("there is nothing to see at a gate before the first frame")
-        return GateView(state.error.clone(), state.index.mask())
+        return self._gated.view(name)
 
     def snapshot(self, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         """Copy out all that is needed to go on with the same output in another process.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -185,6 +185,11 @@ class Taps:
     def _places(self, tokens: int) -> slice:
         """Where the patches stand among so many tokens."""
         return slice(self.prefix, tokens - self.suffix)
+
+    def layout(self) -> dict[str, Any]:
+        """Where tokens stand, for a snapshot."""
+        places = {"prefix": self.prefix, "suffix": self.suffix, "grid": list(self.grid)}
+        return {"taps": list(self.norms), **places}
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is remembered, by name."""
