@@ -20,10 +20,10 @@ from pycocotools import mask as coco
 
 import eventful
 from eventful import archive
-from eventful.archive import tables
 from eventful.archive.settings import LOOKAHEAD
 from eventful.archive.store import Store
 from eventful.archive.to_lance import to_lance
+from eventful.outputs import rows as written_rows
 from eventful.video import Reader
 from tests.archive import tiny
 from tests.archive.conftest import OPTIONS, rows, write
@@ -261,9 +261,9 @@ def test_lance_holds_the_same_rows(archived, tmp_path):
 
 
 def test_a_large_segment_is_written_in_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "GROUP_BYTES", 1000)
+    monkeypatch.setattr(written_rows, "GROUP_BYTES", 1000)
     path = tmp_path / "a.parquet"
-    with tables.Rows(path, pa.schema({"x": pa.list_(pa.float16(), 100)})) as written:
+    with written_rows.Rows(path, pa.schema({"x": pa.list_(pa.float16(), 100)})) as written:
         for number in range(20):
             written.add({"x": np.full(100, number, np.float16)})
     assert parquet.ParquetFile(path).metadata.num_row_groups == 4

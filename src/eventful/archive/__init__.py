@@ -11,13 +11,14 @@ except ImportError as error:
         "eventful.archive needs PyArrow; pip install 'eventful-transformers[archive]'"
     ) from error
 
-from eventful.archive.heads import Boxes, Head, Mask, Patches, Pooled, Shown
-from eventful.archive.networks import Network, demo_network, token_network
-from eventful.archive.problems import OutputError, Problem
+from eventful.archive.problems import Problem
 from eventful.archive.run import Progress, Report, run
 from eventful.archive.settings import Settings
 from eventful.archive.sources import Source, find
 from eventful.archive.tables import about
+from eventful.outputs.heads import Boxes, Head, Mask, Patches, Pooled, Shown
+from eventful.outputs.networks import Network, demo_network, token_network
+from eventful.outputs.rows import OutputError
 
 __all__ = [
     "Boxes",

@@ -42,15 +42,6 @@ class Problem:
         return self.kind in ("unreachable", "changed", "lost")
 
 
-class OutputError(OSError):
-    """The folder of the archive cannot be written to, such as on a full disk.
-
-    Example:
-        >>> issubclass(OutputError, OSError)
-        True
-    """
-
-
 READING = OSError, ValueError, FFmpegError, DamageError
 
 

@@ -12,12 +12,12 @@ from typing import Any, final
 
 from eventful.archive.engines import Call, Engine, Lost, engine_named
 from eventful.archive.footage import Footage, Looked
-from eventful.archive.networks import Network
 from eventful.archive.problems import Problem
 from eventful.archive.settings import Settings
 from eventful.archive.sources import Source, find
 from eventful.archive.store import Store
 from eventful.archive.work import Done, Job, Prepared, write_problem
+from eventful.outputs.networks import Network
 
 SAVED = 5.0  # seconds between two notes in the manifest of how much is done
 

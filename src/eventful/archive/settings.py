@@ -8,7 +8,7 @@ from typing import Any
 
 import eventful
 from eventful import runtimes
-from eventful.archive.networks import Network
+from eventful.outputs.networks import Network
 from eventful.policies import Auto, FramePolicy, parse
 from eventful.provenance import version
 
@@ -41,7 +41,7 @@ class Settings:
         ValueError: The policy is no frame policy, or reads a clock, or a number is out of range.
 
     Example:
-        >>> from eventful.archive.networks import demo_network
+        >>> from eventful.outputs.networks import demo_network
         >>> Settings(demo_network, "demo", policy="auto:0.2").identity()["policy"]
         'auto:0.2'
     """

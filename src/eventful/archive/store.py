@@ -15,10 +15,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from eventful.archive.footage import Footage
-from eventful.archive.problems import OutputError, Problem
+from eventful.archive.problems import Problem
 from eventful.archive.settings import versions
-from eventful.archive.tables import writing
 from eventful.archive.work import Prepared
+from eventful.outputs.rows import OutputError, writing
 from eventful.provenance import write_json
 
 KIND = "eventful archive"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import dataset
 
-from eventful.archive.tables import writing
+from eventful.outputs.rows import writing
 
 ROWS = 1000  # of a batch
 

@@ -19,14 +19,15 @@ from torch import Tensor
 import eventful
 from eventful.archive.fetching import Fetched
 from eventful.archive.footage import Footage, Looked, look
-from eventful.archive.heads import Shown
-from eventful.archive.networks import Network
 from eventful.archive.problems import READING, Problem, of_error
 from eventful.archive.reading import Reading
 from eventful.archive.scenes import Scene, scenes
 from eventful.archive.settings import Settings, versions
 from eventful.archive.sources import Source
-from eventful.archive.tables import Rows, schema, time_values, writing
+from eventful.archive.tables import schema, time_values
+from eventful.outputs.heads import Shown
+from eventful.outputs.networks import Network
+from eventful.outputs.rows import Rows, writing
 from eventful.stream.costs import Costs
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.snapshots import digest

@@ -15,32 +15,14 @@ from rich.markup import escape
 from eventful.cli.choices import chosen_policy
 from eventful.cli.options import Json, MaxError, Model, Share, TimeShare, Weights
 from eventful.cli.output import errors, progress_bar, show
-from eventful.cli.subjects import find, load_timm
+from eventful.cli.subjects import find, timm_network
 from eventful.policies.parse import FRAME_POLICIES
 from eventful.policies.text import examples
 
 if TYPE_CHECKING:
-    from eventful.archive import Network, Progress, Report
+    from eventful.archive import Progress, Report
 
 SHOWN = 20  # problems in the table
-
-
-def timm_network(
-    height: int,
-    width: int,
-    *,
-    name: str,
-    weights: Path | None,
-    outputs: tuple[str, ...],
-    patch: int,
-) -> Network:
-    """A timm model's embeddings, for frames of a height and width; workers call this."""
-    from eventful.archive import token_network  # noqa: PLC0415 - optional libraries
-
-    backbone: Any = load_timm(name, weights)
-    if hasattr(backbone, "set_input_size"):
-        backbone.set_input_size(img_size=(height, width))
-    return token_network(backbone, outputs, patch)
 
 
 def archive(
@@ -69,7 +51,7 @@ def archive(
         ValueError, OSError: As `eventful.archive.run` raises.
     """
     from eventful import archive as archives  # noqa: PLC0415 - optional libraries
-    from eventful.archive.networks import OUTPUTS, check_outputs  # noqa: PLC0415
+    from eventful.outputs.networks import OUTPUTS, check_outputs  # noqa: PLC0415
 
     if lance and find_spec("lance") is None:
         raise ValueError("--lance needs Lance; pip install pylance")

@@ -1,4 +1,4 @@
-"""Networks that an archive runs, and the demo's."""
+"""Networks whose outputs are kept, and the demo's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eventful.archive.heads import Boxes, Head, Mask, Patches, Pooled
 from eventful.models import saliency_vit
+from eventful.outputs.heads import Boxes, Head, Mask, Patches, Pooled
 from eventful.stream.inputs import Normalize
 
 PATCH = 14
