@@ -1,0 +1,187 @@
+"""What is known of one camera: its stream, its results, its figures."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any, ClassVar, final
+
+import torch
+from av.video.reformatter import VideoReformatter
+
+import eventful
+from eventful.live.board import CameraStatus, Point, Result
+from eventful.live.camera import Camera, Shot
+from eventful.live.models import Models, Shape
+from eventful.outputs import Shown
+from eventful.policies import FramePolicy
+from eventful.stream.budget import Budget
+from eventful.video.decode import shown
+from eventful.video.geometry import fitted, to_pixels
+
+RATE_SECONDS = 10.0
+MOST_RESULTS = 10_000  # of which the times are remembered
+
+
+@final
+class Lane:
+    """Computes a camera's frames, one after another.
+
+    Args:
+        camera: Where they come from.
+        size: Long side of frames in pixels, as for `Watcher`.
+        patch: Side of the model's patch.
+        square: Squeeze frames into squares.
+        saved: A snapshot to go on from, or None.
+        before: Figures to go on from.
+    """
+
+    HISTORY: ClassVar[int] = 1000
+    COUNTS: ClassVar[tuple[str, ...]] = ("processed", "broken", "operations", "dense_operations")
+
+    def __init__(
+        self,
+        camera: Camera,
+        size: int,
+        patch: int,
+        square: bool,
+        saved: Any = None,
+        before: dict[str, Any] | None = None,
+    ) -> None:
+        self.camera = camera
+        self.history: deque[Point] = deque(maxlen=self.HISTORY)
+        self.stream: eventful.Stream | None = None
+        self.shape: Shape | None = None
+        self.last: tuple[Shot, dict[str, Any]] | None = None
+        self.processed = self.broken = 0
+        self.operations = self.dense_operations = 0
+        for name in self.COUNTS:
+            setattr(self, name, int((before or {}).get(name, 0)))
+        self._size, self._patch, self._square, self._saved = size, patch, square, saved
+        self._reformatter = VideoReformatter()
+        self._reason = ""
+        self._times: deque[float] = deque(maxlen=MOST_RESULTS)
+
+    def compute(
+        self, shot: Shot, models: Models, policy: FramePolicy, budget: Budget | None
+    ) -> Result | None:
+        """Compute a frame; None if that fails, which `status` then tells.
+
+        Args:
+            shot: The frame.
+            models: The model of all cameras.
+            policy: What frames are given.
+            budget: What all cameras share, or None.
+        """
+        try:
+            result = self._computed(shot, models, policy, budget)
+        except Exception as error:  # the other cameras go on, and this one with its next frame
+            self.broken += 1
+            self._reason = f"{type(error).__name__}: {error}"
+            return None
+        self._reason = ""
+        self.processed += 1
+        self._times.append(time.monotonic())
+        return result
+
+    def _computed(
+        self, shot: Shot, models: Models, policy: FramePolicy, budget: Budget | None
+    ) -> Result:
+        width, height = fitted(*shown(shot.timed), self._size, not self._square, self._patch)
+        shape = height, width
+        if self.stream is None or shape != self.shape:
+            self.stream = self._started(models, shape, policy, budget)
+            self.shape = shape
+        stream, network = self.stream, models.network(shape, policy)
+        if shot.again:
+            stream.reset()
+        timed = shot.timed
+        pixels = to_pixels(timed.frame, self._reformatter, timed.turn, width, height)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+        before = stream.stats.total_operations, stream.stats.total_dense_operations
+        with torch.inference_mode():
+            output = stream(image.to(torch.float32).div_(255))
+            (row,) = stream.stats.rows
+            if row.kind == "held" and self.last is not None and not shot.again:
+                values = self.last[1]
+            else:
+                seen = Shown(shape, shot.size)
+                each = [head.values(output, seen) for head in network.heads]
+                values = {name: value for part in each for name, value in part.items()}
+        used = stream.stats.total_operations - before[0]
+        dense = stream.stats.total_dense_operations - before[1]
+        self.operations += used
+        self.dense_operations += dense
+        self.last = shot, values
+        latency = 1e3 * (time.monotonic() - shot.clock)
+        self.history.append(
+            Point(shot.arrived, row.kind, row.estimate, used / max(1, dense), latency)
+        )
+        return Result(
+            self.camera.source.name,
+            shot.number,
+            shot.time,
+            shot.arrived,
+            row.kind,
+            row.estimate,
+            latency,
+            values,
+        )
+
+    def _started(
+        self, models: Models, shape: Shape, policy: FramePolicy, budget: Budget | None
+    ) -> eventful.Stream:
+        """A stream for a shape of frames, which goes on from what was saved if that fits."""
+        stream = models.stream(shape, policy)
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            try:
+                stream.load_snapshot(saved)
+            except (ValueError, OSError):  # of another model or size: begin with a dense frame
+                stream = models.stream(shape, policy)
+        give(stream, policy, budget)
+        return stream
+
+    def give(self, policy: FramePolicy, budget: Budget | None) -> None:
+        """Decide by another policy from the next frame on.
+
+        Raises:
+            ValueError: It asks for less than what every frame costs.
+        """
+        if self.stream is not None:
+            give(self.stream, policy, budget)
+
+    def status(self) -> CameraStatus:
+        """How it is doing."""
+        camera, now = self.camera, time.monotonic()
+        results = sum(moment > now - RATE_SECONDS for moment in list(self._times))
+        rows = () if self.stream is None else self.stream.stats.rows
+        points = self.history
+        return CameraStatus(
+            name=camera.source.name,
+            source=camera.source.masked,
+            state=camera.state,
+            reason=camera.source.hide(camera.reason or self._reason),
+            retry_in=camera.retry_in,
+            size=camera.size,
+            processed=self.processed,
+            dropped=camera.dropped,
+            failed=camera.damaged + self.broken,
+            reconnects=camera.reconnects,
+            rate=results / RATE_SECONDS,
+            kind=rows[0].kind if rows else "",
+            estimate=rows[0].estimate if rows else None,
+            age=rows[0].age if rows else 0,
+            operations=self.operations,
+            dense_operations=self.dense_operations,
+            latency_ms=points[-1].latency_ms if points else None,
+        )
+
+
+def give(stream: eventful.Stream, policy: FramePolicy, budget: Budget | None) -> None:
+    """Set a stream's policy and budget together, in the order in which they go."""
+    if budget is None or budget is not stream.budget:
+        stream.budget = None
+    stream.policy = policy
+    if budget is not None and stream.budget is None:
+        stream.budget = budget

@@ -1,0 +1,331 @@
+"""Many cameras, one model, one budget."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from eventful import runtimes
+from eventful.live.board import Point, Result, Status
+from eventful.live.camera import Camera
+from eventful.live.drawing import drawn
+from eventful.live.feeds import Limits
+from eventful.live.lane import Lane
+from eventful.live.models import Models
+from eventful.live.outputs import Output
+from eventful.live.pace import Pace
+from eventful.live.results import Latencies, Queued
+from eventful.live.saving import Saved
+from eventful.live.sources import Source
+from eventful.outputs import Network
+from eventful.policies import Auto, FramePolicy, parse
+from eventful.stream.budget import Budget
+
+
+@final
+class Watcher:
+    """Runs a model over cameras as their frames come.
+
+    A tick takes the newest frame of each camera that has one. Cameras have a stream each, and share
+    the weights and, under `auto:F`, `time:F` and `latency:MS`, one budget: dense frames go where
+    pictures change. A camera that stalls, fails or shows another size does so alone.
+
+    It is the `Board` that the page shows; all methods may be called from any thread.
+
+    Args:
+        build: Makes the network for frames of a height and a width, such as
+            `eventful.outputs.demo_network`.
+        policy: What frames are given, as text: a budget for all cameras (`auto:F`, `time:F`),
+            a time that a tick over all of them takes in the mean (`latency:MS`), an error for each
+            (`error:E`), or `carry:K`, `skip:K`.
+        model: What the network is called.
+        size: Long side of frames in pixels.
+        patch: Side of the model's patch; sides of frames are multiples of it.
+        square: Squeeze frames into squares.
+        lossless: Never drop a frame: sources wait until theirs are taken.
+        fast: Read files as fast as their frames are taken, and not at their own rate.
+        scene_cuts: Start over at scene cuts.
+        runtime: What runs frames after the first: "torch", "openvino" or "onnxruntime".
+        limits: Time-outs of cameras and waits.
+        on_result: Called with each result, in the thread that computes.
+        outputs: Where results are written to.
+        state: A folder from which cameras go on, and to which they are saved at the end.
+
+    Raises:
+        ValueError: The policy is no frame policy, a number is out of range, or the folder is no
+            state.
+
+    Example:
+        >>> from eventful.outputs import demo_network
+        >>> watcher = Watcher(demo_network, "auto:0.2", size=224)
+        >>> watcher.add("door", "rtsp://me:secret@127.0.0.1:9/live")
+        >>> watcher.status().cameras[0].source
+        'rtsp://***@127.0.0.1:9/live'
+    """
+
+    SAVED: ClassVar[float] = 300.0  # seconds between two states
+    CAMERAS: ClassVar[int] = 256
+
+    def __init__(
+        self,
+        build: Callable[[int, int], Network],
+        policy: str = "auto:0.2",
+        *,
+        model: str = "demo",
+        size: int = 518,
+        patch: int = 14,
+        square: bool = False,
+        lossless: bool = False,
+        fast: bool = False,
+        scene_cuts: bool = True,
+        runtime: runtimes.Name = "torch",
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        on_result: Callable[[Result], None] | None = None,
+        outputs: Sequence[Output] = (),
+        state: Path | None = None,
+    ) -> None:
+        runtimes.runtime_named(runtime)  # raises if it is unknown or not installed
+        if size < patch:
+            raise ValueError(f"size must be at least the patch of {patch} pixels, got {size}")
+        self._models = Models(build, runtime, scene_cuts)
+        self._model, self._started = model, time.time()
+        self._fit = size, patch, square
+        self._reading = {"lossless": lossless, "fast": fast, "limits": limits}
+        self._on_result, self._outputs = on_result, list(outputs)
+        self._saved = None if state is None else Saved(state)
+        self._lanes: dict[str, Lane] = {}
+        self._latencies, self._queued = Latencies(), list[Queued]()
+        self._lock = threading.RLock()  # of lanes and policy; held while a frame is computed
+        self._news = threading.Condition()
+        self._fresh = self._ending = False
+        self._policy, self._pace, self._budget = self._read(policy)
+
+    @staticmethod
+    def _read(text: str) -> tuple[FramePolicy, Pace | None, Budget | None]:
+        """What a policy's text asks for, of all cameras together."""
+        policy = parse(text)
+        if not isinstance(policy, FramePolicy):
+            raise ValueError(
+                f"cameras take a frame policy such as auto:0.2, time:0.2, latency:40, error:0.15, "
+                f"carry:5 or skip:5, got {text}"
+            )
+        if not isinstance(policy, Auto) or policy.worst < 1 or policy.target == "max_error":
+            return policy, None, None
+        if policy.latency_ms is None:
+            return policy, None, Budget()
+        pace = Pace(policy.latency_ms)
+        return Auto(time=pace.share), pace, Budget()
+
+    def add(self, camera: str, source: str) -> None:
+        """Add a camera, while it runs or before.
+
+        Raises:
+            ValueError: The name is taken or not allowed, or the source is not understood.
+            FileNotFoundError: It is a file that is not there.
+        """
+        found = Source(camera, source)
+        found.check()
+        with self._lock:
+            if camera in self._lanes:
+                raise ValueError(f"there is a camera {camera} already; take another name")
+            if len(self._lanes) >= self.CAMERAS:
+                raise ValueError(f"there are {self.CAMERAS} cameras already, the most there can be")
+            snapshot, before = (None, {}) if self._saved is None else self._saved.of(camera)
+            reader = Camera(found, self._notify, before=before, **self._reading)
+            self._lanes[camera] = Lane(reader, *self._fit, snapshot, before)
+        reader.start()
+
+    def remove(self, camera: str) -> None:
+        """Remove a camera; its part of the budget goes to the others.
+
+        Raises:
+            KeyError: There is no such camera.
+        """
+        with self._lock:
+            lane = self._lanes.pop(camera)
+            self._models.keep({lane.shape for lane in self._lanes.values() if lane.shape})
+        lane.camera.stop()
+        lane.camera.drain()
+
+    def set_policy(self, text: str) -> None:
+        """Give all cameras another budget or error target, from their next frames on.
+
+        Raises:
+            ValueError: The text is no frame policy, or asks for less than what every frame costs.
+        """
+        policy, pace, budget = self._read(text)
+        with self._lock:
+            if budget is not None and self._budget is not None and _alike(policy, self._policy):
+                budget = self._budget  # what is owed stays owed
+            before = self._policy, self._pace, self._budget
+            self._policy, self._pace, self._budget = policy, pace, budget
+            try:
+                self._give()
+            except ValueError:
+                self._policy, self._pace, self._budget = before
+                self._give()
+                raise
+
+    def _give(self) -> None:
+        for lane in self._lanes.values():
+            lane.give(self._policy, self._budget)
+
+    def run(self, forever: bool = False) -> None:
+        """Watch until `stop` is called, or until all sources have ended.
+
+        Args:
+            forever: Go on where none is left, since others may be added.
+
+        Raises:
+            OutputError: Results cannot be written; cameras are stopped then, too.
+        """
+        saved = time.monotonic()
+        try:
+            while not self._ending:
+                self._wait()
+                ended = self._ended()
+                if not self.tick() and ended and not forever:
+                    break
+                if self._saved is not None and time.monotonic() - saved > self.SAVED:
+                    self._save()
+                    saved = time.monotonic()
+        finally:
+            self.close()
+
+    def _ended(self) -> bool:
+        with self._lock:
+            cameras = [lane.camera for lane in self._lanes.values()]
+        return all(camera.state == "ended" and not camera.waiting for camera in cameras)
+
+    def _notify(self) -> None:
+        with self._news:
+            self._fresh = True
+            self._news.notify_all()
+
+    def _wait(self) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self._fresh or self._ending, 0.5)
+            self._fresh = False
+
+    def tick(self) -> int:
+        """Compute a frame of each camera that has one; how many there were.
+
+        `run` does this in a loop; call it yourself to decide when.
+
+        Raises:
+            OutputError: Results cannot be written.
+        """
+        start, count = time.monotonic(), 0
+        with self._lock:
+            lanes = list(self._lanes.values())
+        for lane in lanes:
+            if self._ending:
+                break
+            count += self._one(lane)
+        if count:
+            self._notify()  # there may be more
+            self._keep_pace(1e3 * (time.monotonic() - start))
+        return count
+
+    def _one(self, lane: Lane) -> bool:
+        """Compute a camera's frame, if it has one."""
+        with self._lock:
+            if self._lanes.get(lane.camera.source.name) is not lane:
+                return False
+            shot = lane.camera.take()
+            if shot is None:
+                return False
+            result = lane.compute(shot, self._models, self._policy, self._budget)
+            types = None if lane.shape is None else self._models.types(lane.shape)
+        if result is not None and types is not None:
+            self._latencies.add(result.latency_ms)
+            for output in self._outputs:
+                output.write(result, types)
+            for queued in list(self._queued):
+                queued.put(result)
+            if self._on_result is not None:
+                self._on_result(result)
+        return True
+
+    def _keep_pace(self, milliseconds: float) -> None:
+        with self._lock:
+            if self._pace is None:
+                return
+            self._pace.took(milliseconds)
+            if self._pace.changed():
+                before, self._policy = self._policy, Auto(time=self._pace.share)
+                try:
+                    self._give()
+                except ValueError:  # less than every frame costs: stay at what there was
+                    self._policy = before
+                    self._give()
+
+    def stop(self) -> None:
+        """Let `run` end after the frame at hand."""
+        self._ending = True
+        self._notify()
+
+    def close(self) -> None:
+        """Stop all cameras, save their state, and finish what is written; `run` calls it."""
+        self._ending = True
+        with self._lock:
+            cameras = [lane.camera for lane in self._lanes.values()]
+        for camera in cameras:
+            camera.stop()
+        limits: Any = self._reading["limits"]
+        until = time.monotonic() + max(limits.opening, limits.reading) + 1
+        for camera in cameras:
+            camera.join(max(0.0, until - time.monotonic()))
+            camera.drain()
+        outputs, self._outputs = self._outputs, []
+        try:
+            self._save()
+        finally:
+            for output in outputs:
+                output.close()
+
+    def _save(self) -> None:
+        with self._lock:
+            if self._saved is not None and self._lanes:
+                self._saved.save(list(self._lanes.values()))
+
+    def status(self) -> Status:
+        """How all cameras are doing now."""
+        lanes, policy, pace = list(self._lanes.values()), self._policy, self._pace
+        text = str(policy) if pace is None else f"latency:{pace.milliseconds:g}"
+        return Status(self._model, text, self._started, tuple(lane.status() for lane in lanes))
+
+    def picture(self, camera: str, width: int) -> bytes | None:
+        """The last frame with its result drawn in, as JPEG; None before the first.
+
+        Raises:
+            KeyError: There is no such camera.
+        """
+        last = self._lanes[camera].last
+        return None if last is None else drawn(*last, width)
+
+    def history(self, camera: str) -> Sequence[Point]:
+        """Its latest frames, oldest first, at most 1,000.
+
+        Raises:
+            KeyError: There is no such camera.
+        """
+        return list(self._lanes[camera].history)
+
+    def latencies(self) -> tuple[Sequence[float], Sequence[int], float]:
+        """Upper bounds in ms, frames up to each bound, and the sum in ms."""
+        return self._latencies.read()
+
+    def subscribe(self, camera: str | None = None) -> Queued:
+        """Results of one camera, or of all."""
+        queued = Queued(camera, self._queued.remove)
+        self._queued.append(queued)
+        return queued
+
+
+def _alike(policy: FramePolicy, other: FramePolicy) -> bool:
+    """Whether two policies count their costs in the same unit."""
+    return isinstance(policy, Auto) and isinstance(other, Auto) and policy.target == other.target
