@@ -20,6 +20,7 @@ from eventful.cli.commands import (
     inspect,
     paper,
     run,
+    watch,
     weights,
 )
 
@@ -77,6 +78,7 @@ def _options(
 
 
 app.command("run", cls=run.Command, rich_help_panel=RUN)(run.command)
+app.command("watch", rich_help_panel=RUN)(watch.command)
 app.command("archive", rich_help_panel=RUN)(archive.command)
 app.command("export", rich_help_panel=RUN)(export.command)
 app.command("inspect", rich_help_panel=RUN)(inspect.command)

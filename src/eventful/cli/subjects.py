@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from eventful.models import saliency_vit
 from eventful.pretrained.pictures import PrincipalColours, heat
 from eventful.stream.inputs import taken_size
+
+if TYPE_CHECKING:
+    from eventful.outputs import Network
 
 Grid = tuple[int, int]
 Picture = Callable[[Tensor, Grid], np.ndarray]
@@ -133,6 +136,24 @@ def load_timm(name: str, weights: Path | None) -> nn.Module:
         load_weights(model, weights)
         return model
     return _made(partial(timm.create_model, pretrained=True), name)
+
+
+def timm_network(
+    height: int,
+    width: int,
+    *,
+    name: str,
+    weights: Path | None,
+    outputs: tuple[str, ...],
+    patch: int,
+) -> Network:
+    """Embeddings of a timm model for frames of a height and width; workers of archives call it."""
+    from eventful.outputs import token_network  # noqa: PLC0415 - optional libraries
+
+    backbone: Any = load_timm(name, weights)
+    if hasattr(backbone, "set_input_size"):
+        backbone.set_input_size(img_size=(height, width))
+    return token_network(backbone, outputs, patch)
 
 
 def _made(create: Callable[..., nn.Module], name: str) -> nn.Module:
