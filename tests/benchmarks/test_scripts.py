@@ -48,6 +48,19 @@ def test_archive(run, script, tmp_path):
     assert tables.keys() == {"costs", "sizes", "lengths"}
 
 
+def test_live(run, script, data, tiny):
+    tiny("live")
+    small = ("--size", 56, "--cameras", 4, "--frames", 7, "--ticks", 16, "--shares", 0.5)
+    found = run("live", *small)
+    assert [row["shared"] for row in found["rows"]] == [True, False]
+    assert len(found["rows"][0]["dense"]) == found["cameras"] == 4
+    by_every = {row["every"]: row for row in found["skip"]}
+    assert by_every[2]["error"] < by_every[10]["error"]
+    assert finite(found)
+    soaked = run("live", "--soak", 60, "--cameras", 2, "--settle", 1)
+    assert soaked["unaccounted"] == soaked["threads_left"] == soaked["files_left"] == 0
+
+
 def test_archive_scale(script):
     pytest.importorskip("pyarrow")
     scale = script("archive_scale")
