@@ -118,6 +118,20 @@ def test_a_policy_acts_at_once_and_a_bad_one_changes_nothing(running, sender):
         run.more("a", 2)
 
 
+def test_it_is_asked_between_two_frames_however_busy_it_is(running, files):
+    run = running(policy="auto:0.5", fast=True)
+    for number in range(12):
+        run.watcher.add(str(number), str(files[number % 3]))
+    run.start()
+    run.more("11", 5)
+    took = []
+    for share in np.linspace(0.3, 0.7, 20):
+        start = time.monotonic()
+        run.watcher.set_policy(f"auto:{share:g}")
+        took.append(time.monotonic() - start)
+    assert max(took) < 0.3
+
+
 def test_no_dense_frame_comes_of_moving_the_budget(running, sender):
     run = running(policy="auto:0.4").start()
     run.watcher.add("a", sender().url)

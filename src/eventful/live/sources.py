@@ -185,6 +185,8 @@ def _configured(path: Path) -> list[Source]:
 
 
 def _content(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of cameras {path}")
     text = path.read_text()
     if path.suffix.lower() == ".toml":
         if sys.version_info < (3, 11):

@@ -99,6 +99,7 @@ class Watcher:
         self._lanes: dict[str, Lane] = {}
         self._latencies, self._queued = Latencies(), list[Queued]()
         self._lock = threading.RLock()  # of lanes and policy; held while a frame is computed
+        self._turn = threading.Lock()  # lets others have it between two frames
         self._news = threading.Condition()
         self._fresh = self._ending = False
         self._policy, self._pace, self._budget = self._read(policy)
@@ -128,7 +129,7 @@ class Watcher:
         """
         found = Source(camera, source)
         found.check()
-        with self._lock:
+        with self._turn, self._lock:
             if camera in self._lanes:
                 raise ValueError(f"there is a camera {camera} already; take another name")
             if len(self._lanes) >= self.CAMERAS:
@@ -144,7 +145,7 @@ class Watcher:
         Raises:
             KeyError: There is no such camera.
         """
-        with self._lock:
+        with self._turn, self._lock:
             lane = self._lanes.pop(camera)
             self._models.keep({lane.shape for lane in self._lanes.values() if lane.shape})
         lane.camera.stop()
@@ -157,7 +158,7 @@ class Watcher:
             ValueError: The text is no frame policy, or asks for less than what every frame costs.
         """
         policy, pace, budget = self._read(text)
-        with self._lock:
+        with self._turn, self._lock:
             if budget is not None and self._budget is not None and _alike(policy, self._policy):
                 budget = self._budget  # what is owed stays owed
             before = self._policy, self._pace, self._budget
@@ -232,6 +233,8 @@ class Watcher:
 
     def _one(self, lane: Lane) -> bool:
         """Compute a camera's frame, if it has one."""
+        with self._turn:
+            pass  # who waits for the lock comes first
         with self._lock:
             if self._lanes.get(lane.camera.source.name) is not lane:
                 return False

@@ -48,6 +48,7 @@ def test_a_table_for_people(watch, clip_file):
     [
         ((), "no camera is given"),
         (("nowhere.mp4",), "nothing at nowhere.mp4"),
+        (("--config", "nowhere.yaml"), "no file of cameras nowhere.yaml"),
         (("file:///etc/passwd",), "expected rtsp"),
         (("a=rtsp://me:s3cr3t@h/1", "a=rtsp://h/2"), "two cameras are called a"),
         (("a=rtsp://h/1", "--outputs", "boxes"), "outputs of this model are"),
@@ -62,6 +63,12 @@ def test_mistakes_are_said_in_a_line(watch, arguments, said):
     assert said in found.stderr
     assert len(found.stderr.splitlines()) == 1
     assert "s3cr3t" not in found.output
+
+
+def test_a_camera_without_any_result_is_told_and_fails(watch, clip_file):
+    found = watch("--fast", f"door={clip_file}", "--time", "0.0001")
+    assert found.exit_code == 1
+    assert "door: ValueError: time:0.0001 asks for a share" in found.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -82,17 +82,16 @@ def watcher(
     return made
 
 
-def table(status: Status) -> Table:
-    """How all cameras are doing, for people."""
+def table(status: Status) -> Group:
+    """How all cameras are doing, for people; below it what went wrong last."""
     shown = Table(title=escape(f"{status.model}, {status.policy}"), title_justify="left")
     shown.add_column("camera", min_width=8, overflow="fold")
-    shown.add_column("state", overflow="fold")
+    shown.add_column("state", no_wrap=True)
     for name in ("/s", "frame", "error", "saved", "ms", "done", "lost", "bad", "back"):
         shown.add_column(name, justify="right", no_wrap=True)
     for one in status.cameras:
         saved = one.dense_operations / one.operations if one.operations else 0.0
         state = one.state if one.retry_in is None else f"{one.state} {one.retry_in:.0f} s"
-        state += f": {one.reason}" if one.reason else ""
         shown.add_row(
             escape(one.name),
             escape(state),
@@ -103,7 +102,8 @@ def table(status: Status) -> Table:
             "" if one.latency_ms is None else f"{one.latency_ms:.0f}",
             *map(str, (one.processed, one.dropped, one.failed, one.reconnects)),
         )
-    return shown
+    told = [f"{one.name}: {one.reason}" for one in status.cameras if one.reason]
+    return Group(shown, *map(escape, told))
 
 
 def figures(status: Status) -> dict[str, Any]:
@@ -238,3 +238,5 @@ def command(
         if json_lines != "-":
             status = made.status()
             show(figures(status), json_output, lambda _: table(status))
+    if any(one.failed and not one.processed for one in made.status().cameras):
+        raise typer.Exit(1)
