@@ -5,8 +5,9 @@
 
 Writes benchmarks/results/live.json, or what --soak found to live_soak.json.
 
-Eight sequences of DAVIS and eight parts of videos of still cameras (CDnet's highway, vtest), each
-forwards and backwards without end; the demo's ViT-S/14 on squares. On each tick a frame of every
+Eight sequences of DAVIS, and of the videos of two still cameras (CDnet's highway, vtest) the four
+stretches each on which least moves: those are nearly still. Each goes forwards and backwards
+without end; the demo's ViT-S/14 on squares. On each tick a frame of every
 camera goes through its own stream. Errors are relative ones of the final-normed patch tokens, from
 the dense output of that frame, over all patches and over the tenth whose dense tokens changed most
 over five frames; means over cameras.
@@ -98,10 +99,22 @@ def clips(root: Path, network: Any, size: int, frames: int, cameras: int) -> lis
     still = cameras // 2
     davis = sorted((root / DAVIS).iterdir())
     places = [(davis[n % len(davis)], 0) for n in range(cameras - still)]
-    for number in range(still):
-        video = ("cdnet2014/highway/input", "vtest/vtest.avi")[number % 2]
-        places.append((root / video, number // 2 * frames))
+    for number, video in enumerate(("cdnet2014/highway/input", "vtest/vtest.avi")):
+        count = (still + 1 - number) // 2
+        places += [(root / video, first) for first in quiet(root / video, frames, count)]
     return [_clip(network, path, size, first, frames) for path, first in places]
+
+
+def quiet(path: Path, frames: int, count: int) -> list[int]:
+    """Where the stretches of a video begin on which least moves, none over another."""
+    small = [frame.pixels.astype(np.int16) for frame in Reader(path, 56)]
+    moves = [np.abs(b - a).mean() for a, b in zip(small, small[AGO:], strict=False)]
+    sums = np.convolve(moves, np.ones(frames), "valid") if len(moves) > frames else np.zeros(1)
+    found: list[int] = []
+    for first in sums.argsort():
+        if len(found) < count and all(abs(first - other) >= frames for other in found):
+            found.append(int(first))
+    return [*found, *[0] * (count - len(found))]
 
 
 def _clip(network: Any, path: Path, size: int, first: int, count: int) -> Clip:

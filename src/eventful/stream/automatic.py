@@ -133,6 +133,7 @@ class Automatic(Plan):
     def _granted(self, part: Part, error: float) -> float:
         """Share of a dense frame's cost that a shared budget grants a frame."""
         index = Budget.index(self._age, error, sum(self._errors) + error)
+        index *= self.gain.on_moving(self._level)  # which most tasks are about
         if self._age >= LONGEST:
             index *= OVERDUE
         return part.grant(index, self._cost(self._level))

@@ -47,6 +47,7 @@ class Budget:
     what ages (Kadota et al., "Scheduling policies for minimizing age of information in broadcast
     wireless networks", 2018): with e_j the error of what was shown on the j-th frame since the
     last dense one, `index` weighs the error now, had it stood all the time, against what there was.
+    Errors are those on the patches that move, as far as dense frames have told them.
 
     *Rounds.* A round ends when a stream comes for the second time. Before each, the account pays
     for the streams of the last one in the order of their index over what a dense frame costs more,

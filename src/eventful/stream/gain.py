@@ -15,6 +15,7 @@ from eventful.stream.estimate import CAUSAL, Sides
 SHARES = 0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4  # of the patches, that may be recomputed
 HELD = -1  # the level at which nothing is recomputed, nor moved
 LEVELS = *range(len(SHARES)), HELD
+_TINY = torch.finfo(torch.float32).tiny
 MOVING = 0.1  # of the patches: those whose tokens change most
 
 
@@ -37,6 +38,7 @@ class Gain:
         held: Error of the output held over that of the output moved, right after a dense frame,
             over all patches.
         held_moving: Over the tenth of the patches with the largest errors of both.
+        sharp: Error on that tenth over the error on all patches, both relative.
         checks: Dense frames that they rest on.
     """
 
@@ -48,6 +50,7 @@ class Gain:
     held: float = 1.15
     held_moving: float = 1.15
     checks: int = 0
+    sharp: float = 1.0
 
     def rest(self, level: int, sides: Sides = CAUSAL) -> float:
         """Rho over all patches."""
@@ -56,6 +59,10 @@ class Gain:
     def rest_of_moving(self, level: int, sides: Sides = CAUSAL) -> float:
         """Rho over the patches that move."""
         return self.held_moving if level == HELD else _rest(sides.worth * self.moving[level])
+
+    def on_moving(self, level: int) -> float:
+        """Error on the patches that move over that on all, as they are shown at a level."""
+        return self.sharp * self.rest_of_moving(level) / self.rest(level)
 
     def learn(self, squares: Tensor, wanted: Tensor, change: Tensor) -> None:
         """Take in what a dense frame shows of recomputing.
@@ -70,6 +77,8 @@ class Gain:
         order = wanted.argsort(descending=True)
         moves = change.topk(_moving(change)).indices
         own = squares.new_zeros(len(squares)).index_fill(0, moves, 1.0) * squares
+        sharp = math.sqrt((own.sum() / squares.sum().clamp_min(_TINY)).item() / MOVING)
+        self.sharp += weight * (sharp - self.sharp)
         for known, parts in ((self.captured, squares), (self.moving, own)):
             sums = parts[order].cumsum(0)
             total = sums[-1].item()
