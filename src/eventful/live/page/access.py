@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection
 from typing import final
-from urllib.parse import urlsplit
 
 from eventful.live.page.limits import Limits
 from eventful.live.page.refusals import Refusal
@@ -93,7 +92,7 @@ class Access:
         site = headers.get("sec-fetch-site", "none")
         visit = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
         origin = headers.get("origin")
-        other = origin is not None and urlsplit(origin).netloc != headers.get("host")
+        other = origin is not None and origin.partition("://")[2] != headers.get("host")
         if (site not in ("none", "same-origin") and not visit) or (method not in _SAFE and other):
             raise Refusal("other_origin", "a page of another site may not ask for this")
 

@@ -103,7 +103,7 @@ def app(
         openapi_url="/api/openapi.json",
         redirect_slashes=False,
     )
-    for kind in (Refusal, HTTPException, RequestValidationError):
+    for kind in (Refusal, HTTPException, RequestValidationError, Exception):
         inner.add_exception_handler(kind, refuse)
     inner.include_router(files.router())
     inner.include_router(api.router())
@@ -128,7 +128,8 @@ def _refusal(error: Exception) -> Refusal:
         if any(problem["type"] == "json_invalid" for problem in found):
             return Refusal("bad_json", _TEXTS["bad_json"])
         return Refusal("invalid", "; ".join(_problem(problem) for problem in found[:5]))
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):
+        return Refusal("failed", "the page failed; its log says why")
     kind = _OF_STATUS.get(error.status_code, "bad_request")
     return Refusal(kind, _TEXTS.get(kind, "the request is not understood"), error.headers)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import traceback
 from typing import final
 
 from starlette.datastructures import MutableHeaders
@@ -13,6 +14,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eventful.live.page.access import Access
+from eventful.live.page.addresses import masked
 from eventful.live.page.limits import Limits
 from eventful.live.page.refusals import Refusal, Refusals
 
@@ -69,12 +71,9 @@ class Guard:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        started = False
 
         async def answer(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 headers = MutableHeaders(raw=message["headers"])
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -93,11 +92,8 @@ class Guard:
             return
         try:
             await self._inner(scope, _again(body, receive), answer)
-        except Exception:
-            _log.exception("the page could not answer a request")
-            if not started:
-                refusal = Refusal("failed", "the page failed; its log says why")
-                await self._refuse(refusal, scope, receive, answer)
+        except Exception:  # the application has answered that it failed
+            _log.error("the page could not answer a request\n%s", masked(traceback.format_exc()))
 
     async def _admit(self, scope: Scope, receive: Receive) -> bytes:
         """The request's body, if it may go on."""

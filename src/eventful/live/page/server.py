@@ -117,7 +117,7 @@ def serve(
         proxy_headers=False,
         server_header=False,
         h11_max_incomplete_event_size=limits.headers,
-        timeout_keep_alive=5,
+        timeout_keep_alive=max(1, int(min(5, limits.seconds))),
         timeout_graceful_shutdown=GRACE,
         ssl_certfile=certificate,
         ssl_keyfile=key,
