@@ -72,7 +72,8 @@ def test_the_token_lets_in(closed):
 
 @pytest.mark.parametrize(
     "header",
-    [f"Bearer {OTHER}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer", "Bearer ", f"Basic {TOKEN}",
+    [f"Bearer {OTHER}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer", "Bearer ",
+     f"Basic {TOKEN}",
      TOKEN, f"Bearer {TOKEN.upper()}", "Bearer \xff\xfe"],
 )  # fmt: skip
 def test_another_token_does_not(closed, header):
@@ -155,8 +156,14 @@ def test_tokens_are_never_logged(board, caplog):
 def test_no_answer_repeats_what_was_sent(closed):
     ask = Client(closed, BEARER)
     secret = "rtsp://me:mysecret@10.0.0.1/"
-    for value in ({"name": {"a": secret}, "source": 5}, {"name": "..", "source": secret}, {secret: 1}, [secret],
-                  {"name": "a", "source": "file://mysecret"}, {"name": "a" * 65, "source": secret}):  # fmt: skip
+    for value in (
+        {"name": {"a": secret}, "source": 5},
+        {"name": "..", "source": secret},
+        {"name": "a", "source": "file://mysecret"},
+        {"name": "a" * 65, "source": secret},
+        {secret: 1},
+        [secret],
+    ):
         answer = ask("POST", "/api/cameras", value)
         assert answer.error[0] in (403, 422)
         assert b"mysecret" not in answer.body
@@ -171,7 +178,8 @@ def test_hosts_of_this_machine(refusing, host):
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "0.0.0.0:80", "[::]", "", "a b",
+    ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "0.0.0.0:80", "[::]", "",
+     "a b",
      "localhost:x", "localhost@evil.example", "evil.example:127.0.0.1", "2130706433", "127.1"],
 )  # fmt: skip
 def test_other_hosts_are_refused(refusing, host):
@@ -235,9 +243,12 @@ def test_a_form_of_another_site_cannot_be_json(refusing, kind):
 
 def test_every_answer_has_the_headers(refusing, closed):
     answers = [
-        refusing("GET", "/"), refusing("GET", "/static/main.js"), refusing("GET", "/api/status"), refusing("GET", "/none"),
-        refusing("GET", "/api/cameras/front/picture"), refusing("PUT", "/api/policy", body=b"{"), refusing("GET", "/metrics"),
-        refusing("GET", "/", headers={"Host": "evil.example"}), Client(closed)("GET", "/"), Client(closed)("GET", "/login"),
+        refusing("GET", "/"), refusing("GET", "/static/main.js"), refusing("GET", "/api/status"),
+        refusing("GET", "/none"),
+        refusing("GET", "/api/cameras/front/picture"), refusing("PUT", "/api/policy", body=b"{"),
+        refusing("GET", "/metrics"),
+        refusing("GET", "/", headers={"Host": "evil.example"}), Client(closed)("GET", "/"),
+        Client(closed)("GET", "/login"),
         refusing("GET", "/" + 3000 * "a"), refusing("OPTIONS", "/api/policy", headers={"Origin": "http://evil.example"}),
     ]  # fmt: skip
     for answer in answers:
@@ -256,8 +267,10 @@ def test_every_answer_has_the_headers(refusing, closed):
 
 def test_https_with_a_certificate(board, tmp_path, caplog):
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"],
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key.pem", "-out",
+         tmp_path / "cert.pem"],
         capture_output=True, check=False,
     )  # fmt: skip
     if made.returncode:
@@ -271,7 +284,8 @@ def test_https_with_a_certificate(board, tmp_path, caplog):
         ) as connection:
             body = f'{{"token": "{TOKEN}"}}'
             connection.sendall(
-                f"POST /api/session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                f"POST /api/session HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                "Content-Type: application/json\r\n"
                 f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
             )
             answer = b"".join(iter(lambda: connection.recv(4096), b""))

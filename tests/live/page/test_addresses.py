@@ -22,13 +22,19 @@ def test_sources_of_allowed_schemes(source):
 @pytest.mark.parametrize(
     "source",
     [
-        "", "-", "video.mp4", "/etc/passwd", "./a.mp4", "C:\\a.mp4", "\\\\host\\share", "0", "/dev/video0",
+        "", "-", "video.mp4", "/etc/passwd", "./a.mp4", "C:\\a.mp4", "\\\\host\\share", "0",
+        "/dev/video0",
         "file:///etc/passwd", "file:/etc/passwd", "FILE:///etc/passwd", "http://10.0.0.1/a.m3u8",
-        "concat:rtsp://a/|file:///etc/passwd", "concat:a|b", "pipe:0", "pipe:", "tee:a", "subfile,,start,0,end,9,,:/a",
-        "data:text/plain,x", "crypto:file:///a", "cache:rtsp://a/", "async:rtsp://a/", "lavfi:testsrc", "v4l2:///dev/video0",
-        "rtp://10.0.0.1/", "srt://10.0.0.1", "unix:///run/a", "ftp://a/b", "javascript:alert(1)", "rtsp:/a", "rtsp:a",
-        "rtsp://", "rtsp:///a", "rtsp://:554/", "rtsp://user@/", " rtsp://a/", "rtsp://a/ b", "rtsp://a/\n", "rtsp://a/\0",
-        "rtsp://a\\@b/", "rtsp://a:99999/", "rtsp://a:x/", "rtsp://[::1/", "rtsp://ü/", "-rtsp://a/", "@rtsp://a/",
+        "concat:rtsp://a/|file:///etc/passwd", "concat:a|b", "pipe:0", "pipe:", "tee:a",
+        "subfile,,start,0,end,9,,:/a",
+        "data:text/plain,x", "crypto:file:///a", "cache:rtsp://a/", "async:rtsp://a/",
+        "lavfi:testsrc", "v4l2:///dev/video0",
+        "rtp://10.0.0.1/", "srt://10.0.0.1", "unix:///run/a", "ftp://a/b", "javascript:alert(1)",
+        "rtsp:/a", "rtsp:a",
+        "rtsp://", "rtsp:///a", "rtsp://:554/", "rtsp://user@/", " rtsp://a/", "rtsp://a/ b",
+        "rtsp://a/\n", "rtsp://a/\0",
+        "rtsp://a\\@b/", "rtsp://a:99999/", "rtsp://a:x/", "rtsp://[::1/", "rtsp://ü/",
+        "-rtsp://a/", "@rtsp://a/",
         "rtsp://" + 1100 * "a",
     ],
 )  # fmt: skip
@@ -40,7 +46,8 @@ def test_sources_of_others(source):
 
 @pytest.mark.parametrize(
     "host",
-    ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "[fe80::1]", "[fe80::1%25eth0]",
+    ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518",
+     "[fe80::1]", "[fe80::1%25eth0]",
      "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "100.100.100.200", "0.0.0.0", "[::]", "0"],
 )  # fmt: skip
 def test_addresses_of_metadata_in_all_their_forms(host):
@@ -73,8 +80,10 @@ def test_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", ".", "..", "../a", "a/b", "a\\b", ".hidden", "-x", "a ", "a.", "a\n", "a\0b", "<b>", "a'b", 'a"b', "a:b",
-     "a|b", "a*", "a\u202eb", "a\ud800", 65 * "a", "_a", "a\u00a0b\u2028", "$(a)", "a;b", "a,b", "a=b", "a%2fb"],
+    ["", " ", ".", "..", "../a", "a/b", "a\\b", ".hidden", "-x", "a ", "a.", "a\n", "a\0b", "<b>",
+     "a'b", 'a"b', "a:b",
+     "a|b", "a*", "a\u202eb", "a\ud800", 65 * "a", "_a", "a\u00a0b\u2028", "$(a)", "a;b", "a,b",
+     "a=b", "a%2fb"],
 )  # fmt: skip
 def test_names_that_are_none(name):
     with pytest.raises(Refusal) as refused:
@@ -99,8 +108,10 @@ def test_credentials_are_masked(text, shown):
 
 def test_values_of_all_sorts_are_json():
     value = {
-        "array": np.float32([[1, np.nan], [np.inf, 4]]), "scalar": np.int64(3), "tensor": torch.ones(2),
-        "large": np.zeros((70, 71)), "bytes": b"abc", "none": None, "flag": True, 5: {"a": (1, "b")}, "object": Ellipsis,
+        "array": np.float32([[1, np.nan], [np.inf, 4]]), "scalar": np.int64(3),
+        "tensor": torch.ones(2),
+        "large": np.zeros((70, 71)), "bytes": b"abc", "none": None, "flag": True, 5: {"a": (1,
+        "b")}, "object": Ellipsis,
     }  # fmt: skip
     assert to_json(value) == (
         b'{"array":[[1.0,null],[null,4.0]],"scalar":3,"tensor":[1.0,1.0],'

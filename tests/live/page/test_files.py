@@ -28,9 +28,12 @@ def test_files_are_served_as_they_are(refusing):
 
 @pytest.mark.parametrize(
     "path",
-    ["/static/", "/static", "/static/../api.py", "/static/..%2fapi.py", "/static/%2e%2e/api.py", "/../../../etc/passwd",
-     "/static//etc/passwd", "//etc/passwd", "/static/page.css/..", "/static/page.css%00", "/static/PAGE.CSS",
-     "/static/index.html", "/api.py", "/docs", "/redoc", "/openapi.json", "/static/..\\api.py", "/login/", "/."],
+    ["/static/", "/static", "/static/../api.py", "/static/..%2fapi.py", "/static/%2e%2e/api.py",
+     "/../../../etc/passwd",
+     "/static//etc/passwd", "//etc/passwd", "/static/page.css/..", "/static/page.css%00",
+     "/static/PAGE.CSS",
+     "/static/index.html", "/api.py", "/docs", "/redoc", "/openapi.json", "/static/..\\api.py",
+     "/login/", "/."],
 )  # fmt: skip
 def test_no_path_reaches_the_file_system(refusing, path, monkeypatch):
     for name in STATIC:
@@ -52,7 +55,7 @@ def test_nothing_is_loaded_from_elsewhere():
 
 def test_no_text_becomes_html():
     """The browser would refuse it too: the policy has `require-trusted-types-for`."""
-    words = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|srcdoc|DOMParser"
+    words = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(|srcdoc"
     for name in STATIC:
         if name.endswith(".js"):
             assert not re.search(words, content(name).decode()), name

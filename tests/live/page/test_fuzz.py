@@ -1,5 +1,6 @@
 """Bad requests by the hundred: each gets a typed 4xx, and nothing else is disturbed."""
 
+import contextlib
 import json
 import random
 import socket
@@ -27,8 +28,10 @@ class Bad:
 
     def request(self):
         kind = self.random.choice(
-            (self.token, self.junk_body, self.json_body, self.near_miss, self.large_body, self.chunks,
-             self.path, self.method, self.host, self.origin, self.query, self.headers, self.noise, self.short)
+            (self.token, self.junk_body, self.json_body, self.near_miss, self.large_body,
+             self.chunks,
+             self.path, self.method, self.host, self.origin, self.query, self.headers, self.noise,
+             self.short)
         )  # fmt: skip
         return kind.__name__, kind()
 
@@ -137,7 +140,8 @@ class Bad:
         letters = string.ascii_letters + "./%-_~:@!$&'()*+,;="
         path = self.random.choice(
             ("/" + self.text(60, letters), "/static/../" + self.text(9, letters), "/" + "a" * 9000,
-             "/%00", "/%ff%fe", "*", "http://evil.example/api/status", "/static/%2e%2e/%2e%2e/etc/passwd",
+             "/%00", "/%ff%fe", "*", "http://evil.example/api/status",
+             "/static/%2e%2e/%2e%2e/etc/passwd",
              "/api/cameras/" + self.text(9, letters) + "/picture")
         )  # fmt: skip
         return self.build("GET", path + "x", headers=None)
@@ -165,7 +169,8 @@ class Bad:
     def origin(self):
         headers = self.random.choice(
             ({"Origin": "http://" + self.text(20, string.ascii_letters)}, {"Origin": "null"},
-             {"Origin": "http://[::1"}, {"Sec-Fetch-Site": self.text(9, string.ascii_letters) + "x"})
+             {"Origin": "http://[::1"}, {"Sec-Fetch-Site": self.text(9,
+             string.ascii_letters) + "x"})
         )  # fmt: skip
         return self.build("PUT", "/api/policy", b'{"policy": "auto:1"}', headers)
 
@@ -182,10 +187,12 @@ class Bad:
 
     def headers(self):
         headers = self.random.choice(
-            ({"X": "a" * 60_000}, {f"x{number}": "y" for number in range(2000)}, {"A B": "c"}, {"X": "a\x00b"},
+            ({"X": "a" * 60_000}, {f"x{number}": "y" for number in range(2000)}, {"A B": "c"},
+             {"X": "a\x00b"},
              {"Content-Length": "-1"}, {"Content-Length": "9" * 40}, {"Transfer-Encoding": "gzip"},
              {"Content-Type": "text/plain", "Content-Length": "2"}, {"Cookie": ";" * 20_000},
-             {"Content-Type": "application/json", "Content-Encoding": "gzip", "Content-Length": "2"})
+             {"Content-Type": "application/json", "Content-Encoding": "gzip",
+             "Content-Length": "2"})
         )  # fmt: skip
         return self.build("PUT", "/api/policy", headers=headers) + b"xx"
 
@@ -203,16 +210,12 @@ class Bad:
 
 def answer_to(page, data):
     with socket.create_connection((page.host, page.port), timeout=20) as connection:
-        try:
-            connection.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # refused before all was sent; the answer is there
         received = b""
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(data)  # may be refused before all is sent; the answer is there
+        with contextlib.suppress(ConnectionResetError):
             while piece := connection.recv(65536):
                 received += piece
-        except ConnectionResetError:
-            pass
     return received
 
 

@@ -81,7 +81,8 @@ def test_openmetrics_is_given_to_those_who_ask(ask):
 
 @pytest.mark.parametrize(
     ("policy", "labels"),
-    [("error:0.15", {"holds": "error"}), ("time:0.3", {"holds": "time"}), ("auto:0.1/0.5", {"holds": "share"}),
+    [("error:0.15", {"holds": "error"}), ("time:0.3", {"holds": "time"}), ("auto:0.1/0.5",
+     {"holds": "share"}),
      ("latency:40", {"holds": "latency_ms"}), ("carry:5", None)],
 )  # fmt: skip
 def test_targets_of_policies(ask, board, policy, labels):

@@ -83,7 +83,7 @@ async function askHistory() {
 setInterval(askHistory, EVERY);
 
 function step(by) {
-  const here = cameras.findIndex((each) => each.name === camera?.name);
+  const here = cameras.findIndex((each) => each.name === named());
   const next = cameras[(here + by + cameras.length) % cameras.length];
   if (next) location.replace(hashOf(next.name));
 }
