@@ -72,7 +72,7 @@ def test_the_state_comes_every_second(page, board):
         for _ in range(3):
             states.append(next(events))
             board.tick()
-    assert 1.5 < time.monotonic() - begun < 4
+    assert 1.5 < time.monotonic() - begun < 10
     assert [name for name, _ in states] == 3 * ["status"]
     assert [status["cameras"][0]["processed"] for _, status in states] == [11, 12, 13]
 
@@ -98,5 +98,5 @@ def test_streams_end_with_the_page(board, path):
         threading.Timer(0.3, page.close).start()
         begun = time.monotonic()
         list(events)  # ends by itself
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 8
     assert not board.subscriptions

@@ -108,7 +108,7 @@ def test_headers_are_bounded_behind_another_server(board):
 def test_a_request_that_never_comes_is_cut_off(page, data):
     begun = time.monotonic()
     assert raw(page, data) == b""
-    assert 1 < time.monotonic() - begun < 6
+    assert 1 < time.monotonic() - begun < 12
 
 
 def test_a_body_that_never_comes_is_refused(page):
