@@ -293,8 +293,21 @@ def test_https_with_a_certificate(board, tmp_path, caplog):
     assert b"; Secure" in answer
 
 
+def test_a_certificate_that_is_none_is_said(board, tmp_path):
+    for text in (None, "no certificate"):
+        path = tmp_path / "cert.pem"
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(OSError, match=r"the certificate .*cert.pem or its key cannot be read"):
+            serve(board, port=0, certificate=path)
+
+
 def test_without_a_certificate_the_log_warns(board, caplog):
-    with serve(board, "0.0.0.0", 0, token=TOKEN):
-        pass
+    with serve(board, "0.0.0.0", 0, token=TOKEN) as page:
+        assert page.url == f"http://127.0.0.1:{page.port}/"
+        assert (
+            Client(page, BEARER)("GET", "/api/status", headers={"Host": page.url[7:-1]}).status
+            == 200
+        )
     assert "whoever listens on the network reads its token" in caplog.text
     assert TOKEN not in caplog.text

@@ -34,8 +34,10 @@ class Page:
     """
 
     def __init__(self, listening: socket.socket, config: uvicorn.Config, application: Any) -> None:
-        self.host, self.port = listening.getsockname()[:2]
-        shown = f"[{self.host}]" if ":" in self.host else self.host
+        self.host: str = listening.getsockname()[0]
+        self.port: int = listening.getsockname()[1]
+        reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        shown = f"[{reached}]" if ":" in reached else reached
         self.url = f"{'https' if config.is_ssl else 'http'}://{shown}:{self.port}/"
         self._application = application
         self._server = uvicorn.Server(config)
@@ -122,7 +124,10 @@ def serve(
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
-    config.load()
+    try:
+        config.load()
+    except OSError as error:
+        raise OSError(f"the certificate {certificate} or its key cannot be read: {error}") from None
     if token is not None and not config.is_ssl and not address[0].startswith(("127.", "::1")):
         _log.warning(
             "the page at %s has no certificate: whoever listens on the network reads its token; "

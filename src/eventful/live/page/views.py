@@ -35,6 +35,7 @@ class Views:
     def forget(self) -> None:
         """See the board's state next time, after a change."""
         self._status.forget()
+        self._pictures.forget()
 
     def board_status(self) -> Status:
         """The board's state, at most a quarter of a second old."""
