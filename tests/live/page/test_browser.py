@@ -291,14 +291,14 @@ def test_the_plot_reads_single_frames(opened, board):
         opened.keyboard.press("ArrowLeft")
     point = board.points["front"][-4]
     readout = opened.locator(".readout")
-    expect(readout).to_contain_text(f"0.3 s ago: {point.kind}, error {point.estimate:.3f}")
+    expect(readout).to_contain_text(f"0.3 s before: {point.kind}, error {point.estimate:.3f}")
     opened.keyboard.press("Home")
-    expect(readout).to_contain_text("4.9 s ago")
+    expect(readout).to_contain_text("4.9 s before")
     opened.keyboard.press("End")
     expect(readout).to_contain_text("latest")
     box = lanes.bounding_box()
     opened.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
-    expect(readout).to_contain_text(re.compile(r"2\.\d s ago"))
+    expect(readout).to_contain_text(re.compile(r"2\.\d s before"))
     expect(opened.get_by_role("dialog", name="front")).to_be_visible()  # arrows did not leave it
 
 

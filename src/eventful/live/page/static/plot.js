@@ -86,7 +86,7 @@ export class Plot {
       root.append(
         svg("line", { class: "grid", x1: x, x2: x, y1: TOP, y2: height - GAP }),
         svg("text", { x: back === 0 ? this.width - RIGHT : x, y: height - 6, "text-anchor": anchor },
-          back === 0 ? "now" : `−${back} s`));
+          back === 0 ? "latest" : `−${back} s`));
     }
   }
 
@@ -154,7 +154,7 @@ export class Plot {
     this.cursor.setAttribute("x1", x);
     this.cursor.setAttribute("x2", x);
     this.cursor.setAttribute("visibility", at === null ? "hidden" : "visible");
-    const when = at === null ? "latest" : `${(this.until - time[here]).toFixed(1)} s ago`;
+    const when = at === null ? "latest" : `${(this.until - time[here]).toFixed(1)} s before`;
     setText(this.readout,
       `${when}: ${kind[here]}, error ${decimal(estimate[here], 3)}, computed ${percent(share[here])}, latency ${milliseconds(latency[here])}`);
   }
