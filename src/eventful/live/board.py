@@ -79,12 +79,15 @@ class Status:
         policy: What the budget or the error target is, as `eventful.parse` reads it.
         started: When, in seconds since the epoch.
         cameras: In the order in which they were added.
+        silent: Seconds since the thread that computes last went round its cameras, whether they had
+            frames or not; infinite once it has ended.
     """
 
     model: str
     policy: str
     started: float
     cameras: tuple[CameraStatus, ...] = ()
+    silent: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import Any, ClassVar, final
@@ -49,7 +50,6 @@ class Lane:
         before: dict[str, Any] | None = None,
     ) -> None:
         self.camera = camera
-        self.history: deque[Point] = deque(maxlen=self.HISTORY)
         self.stream: eventful.Stream | None = None
         self.shape: Shape | None = None
         self.last: tuple[Shot, dict[str, Any]] | None = None
@@ -60,6 +60,8 @@ class Lane:
         self._size, self._patch, self._square, self._saved = size, patch, square, saved
         self._reformatter = VideoReformatter()
         self._reason = ""
+        self._told = threading.Lock()  # of the next two, which others read while frames come
+        self._points: deque[Point] = deque(maxlen=self.HISTORY)
         self._times: deque[float] = deque(maxlen=MOST_RESULTS)
 
     def compute(
@@ -81,7 +83,8 @@ class Lane:
             return None
         self._reason = ""
         self.processed += 1
-        self._times.append(time.monotonic())
+        with self._told:
+            self._times.append(time.monotonic())
         return result
 
     def _computed(
@@ -114,9 +117,9 @@ class Lane:
         self.dense_operations += dense
         self.last = shot, values
         latency = 1e3 * (time.monotonic() - shot.clock)
-        self.history.append(
-            Point(shot.arrived, row.kind, row.estimate, used / max(1, dense), latency)
-        )
+        point = Point(shot.arrived, row.kind, row.estimate, used / max(1, dense), latency)
+        with self._told:
+            self._points.append(point)
         return Result(
             self.camera.source.name,
             shot.number,
@@ -151,12 +154,18 @@ class Lane:
         if self.stream is not None:
             give(self.stream, policy, budget)
 
+    def history(self) -> list[Point]:
+        """Its latest frames, oldest first."""
+        with self._told:
+            return list(self._points)
+
     def status(self) -> CameraStatus:
         """How it is doing."""
-        camera, now = self.camera, time.monotonic()
-        results = sum(moment > now - RATE_SECONDS for moment in list(self._times))
+        camera, since = self.camera, time.monotonic() - RATE_SECONDS
+        with self._told:
+            results = sum(moment > since for moment in self._times)
+            latency = self._points[-1].latency_ms if self._points else None
         rows = () if self.stream is None else self.stream.stats.rows
-        points = self.history
         return CameraStatus(
             name=camera.source.name,
             source=camera.source.masked,
@@ -174,7 +183,7 @@ class Lane:
             age=rows[0].age if rows else 0,
             operations=self.operations,
             dense_operations=self.dense_operations,
-            latency_ms=points[-1].latency_ms if points else None,
+            latency_ms=latency,
         )
 
 

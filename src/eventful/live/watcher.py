@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -96,12 +97,13 @@ class Watcher:
         self._reading = {"lossless": lossless, "fast": fast, "limits": limits}
         self._on_result, self._outputs = on_result, list(outputs)
         self._saved = None if state is None else Saved(state)
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, Lane] = {}  # never changed, only replaced: anybody may read it
         self._latencies, self._queued = Latencies(), list[Queued]()
         self._lock = threading.RLock()  # of lanes and policy; held while a frame is computed
         self._turn = threading.Lock()  # lets others have it between two frames
         self._news = threading.Condition()
-        self._fresh = self._ending = False
+        self._fresh = self._ending = self._closed = False
+        self._beat = time.monotonic()  # when the thread that computes last went round
         self._policy, self._pace, self._budget = self._read(policy)
 
     @staticmethod
@@ -124,19 +126,23 @@ class Watcher:
         """Add a camera, while it runs or before.
 
         Raises:
-            ValueError: The name is taken or not allowed, or the source is not understood.
+            ValueError: The name is taken or not allowed, the source is not understood, or the watch
+                has ended.
             FileNotFoundError: It is a file that is not there.
         """
         found = Source(camera, source)
         found.check()
         with self._turn, self._lock:
+            if self._closed:
+                raise ValueError("the watch has ended; start it again to add cameras")
             if camera in self._lanes:
                 raise ValueError(f"there is a camera {camera} already; take another name")
             if len(self._lanes) >= self.CAMERAS:
                 raise ValueError(f"there are {self.CAMERAS} cameras already, the most there can be")
             snapshot, before = (None, {}) if self._saved is None else self._saved.of(camera)
             reader = Camera(found, self._notify, before=before, **self._reading)
-            self._lanes[camera] = Lane(reader, *self._fit, snapshot, before)
+            lane = Lane(reader, *self._fit, snapshot, before)
+            self._lanes = {**self._lanes, camera: lane}
         reader.start()
 
     def remove(self, camera: str) -> None:
@@ -146,7 +152,8 @@ class Watcher:
             KeyError: There is no such camera.
         """
         with self._turn, self._lock:
-            lane = self._lanes.pop(camera)
+            lane = self._lanes[camera]
+            self._lanes = {name: one for name, one in self._lanes.items() if name != camera}
             self._models.keep({lane.shape for lane in self._lanes.values() if lane.shape})
         lane.camera.stop()
         lane.camera.drain()
@@ -197,8 +204,7 @@ class Watcher:
             self.close()
 
     def _ended(self) -> bool:
-        with self._lock:
-            cameras = [lane.camera for lane in self._lanes.values()]
+        cameras = [lane.camera for lane in self._lanes.values()]
         return all(camera.state == "ended" and not camera.waiting for camera in cameras)
 
     def _notify(self) -> None:
@@ -220,12 +226,12 @@ class Watcher:
             OutputError: Results cannot be written.
         """
         start, count = time.monotonic(), 0
-        with self._lock:
-            lanes = list(self._lanes.values())
-        for lane in lanes:
+        self._beat = start
+        for lane in self._lanes.values():
             if self._ending:
                 break
             count += self._one(lane)
+            self._beat = time.monotonic()
         if count:
             self._notify()  # there may be more
             self._keep_pace(1e3 * (time.monotonic() - start))
@@ -275,6 +281,7 @@ class Watcher:
         """Stop all cameras, save their state, and finish what is written; `run` calls it."""
         self._ending = True
         with self._lock:
+            self._closed = True
             cameras = [lane.camera for lane in self._lanes.values()]
         for camera in cameras:
             camera.stop()
@@ -297,9 +304,11 @@ class Watcher:
 
     def status(self) -> Status:
         """How all cameras are doing now."""
-        lanes, policy, pace = list(self._lanes.values()), self._policy, self._pace
+        policy, pace = self._policy, self._pace
         text = str(policy) if pace is None else f"latency:{pace.milliseconds:g}"
-        return Status(self._model, text, self._started, tuple(lane.status() for lane in lanes))
+        silent = math.inf if self._closed else time.monotonic() - self._beat
+        cameras = tuple(lane.status() for lane in self._lanes.values())
+        return Status(self._model, text, self._started, cameras, silent)
 
     def picture(self, camera: str, width: int) -> bytes | None:
         """The last frame with its result drawn in, as JPEG; None before the first.
@@ -316,7 +325,7 @@ class Watcher:
         Raises:
             KeyError: There is no such camera.
         """
-        return list(self._lanes[camera].history)
+        return self._lanes[camera].history()
 
     def latencies(self) -> tuple[Sequence[float], Sequence[int], float]:
         """Upper bounds in ms, frames up to each bound, and the sum in ms."""

@@ -1,9 +1,13 @@
 """`eventful watch` as people call it."""
 
 import json
+import re
 import signal
+import socket
 import subprocess
 import time
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import pytest
 from pyarrow import dataset
@@ -13,7 +17,7 @@ pytest.importorskip("av")
 
 @pytest.fixture
 def watch(invoke, small):
-    return lambda *arguments: invoke("watch", *small, *arguments)
+    return lambda *arguments: invoke("watch", *small, "--no-page", *arguments)
 
 
 def test_files_to_their_end(watch, clip_file, tmp_path):
@@ -71,24 +75,46 @@ def test_a_camera_without_any_result_is_told_and_fails(watch, clip_file):
     assert "door: ValueError: time:0.0001 asks for a share" in found.stdout
 
 
+def until_processed(url, *names, seconds=60):
+    """Wait until the page tells that all frames of these cameras have been processed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with urlopen(url + "api/cameras", timeout=20) as answer:
+            cameras = {one["name"]: one for one in json.load(answer)["cameras"]}
+        if all(name in cameras and cameras[name]["state"] == "ended" for name in names):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no end of {names}")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_and_save(command, small, clip_file, tmp_path, number):
     program, environment = command
     cameras = [f"a={clip_file}", f"b={clip_file}", "gone=rtsp://127.0.0.1:9/live"]
     state = tmp_path / "state"
     process = subprocess.Popen(
-        [*program, "watch", *map(str, small), *cameras, "--policy=skip:5", f"--state={state}"],
+        [
+            *(*program, "watch", *map(str, small), *cameras, "--policy=skip:5"),
+            *(f"--state={state}", "--port=0"),
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    time.sleep(8)
+    told = process.stderr.readline().decode()
+    url = re.fullmatch(r"page: (http://127\.0\.0\.1:\d+/)\n", told)[1]
+    until_processed(url, "a", "b")
     assert process.poll() is None  # a camera that is away is waited for
-    process.send_signal(number)
+    with urlopen(url + "api/events", timeout=20) as events:
+        assert events.readline() == b"event: status\n"
+        process.send_signal(number)
+        events.read()  # ends whole
     out, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
     assert err == b""
     assert b"gone" in out
+    with pytest.raises(URLError):
+        urlopen(url, timeout=5)
     saved = json.loads((tmp_path / "state" / "current.json").read_text())
     assert saved["cameras"].keys() == {"a", "b", "gone"}
 
@@ -105,6 +131,7 @@ def test_standard_input(command, small, clip_file):
                 "--policy",
                 "skip:5",
                 "--lossless",
+                "--no-page",
                 "--json",
             ],
             env=environment,
@@ -115,3 +142,110 @@ def test_standard_input(command, small, clip_file):
         )
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["cameras"]["input"]["processed"] == 20
+
+
+# What was expected, what came, and how to mend it.
+MISTAKES = [
+    (("--host", "0.0.0.0"), "other machines reach 0.0.0.0", "--token-file FILE"),
+    (("--token-file", "nowhere"), "nowhere cannot be read: No such file", "holds the token"),
+    (("--token-file", "short"), "16 to 1,024 printable ASCII", "got 5 characters"),
+    (("--token-file", "spaced"), "no spaces", "others among them"),
+    (("--token-file", "open"), "its mode is 644", "chmod 600 open"),
+    (("--allow", "rtsp,file"), "rtsp, rtsps, rtmp", "got file"),
+    (("--certificate", "nowhere"), "certificate nowhere or its key cannot be read", "No such file"),
+    (("--key", "nowhere"), "--key is of a certificate", "--certificate FILE"),
+    (("--host", "no such host"), "no address 'no such host'", "to listen at"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "came", "mend"), MISTAKES)
+def test_mistakes_with_the_page_are_said_in_a_line(
+    invoke, small, clip_file, tmp_path, monkeypatch, arguments, came, mend
+):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("short", "abcde"), ("spaced", "a b" * 9), ("open", "secret" * 9)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o644 if name == "open" else 0o600)
+    found = invoke("watch", *small, clip_file, "--port", 0, "--state", "state", *arguments)
+    assert found.exit_code == 2
+    assert came in found.stderr
+    assert mend in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+    assert not (tmp_path / "state").exists()  # nothing was watched
+
+
+def test_a_port_that_is_taken_is_said_before_a_camera_is_opened(invoke, small):
+    with socket.socket() as taken, socket.socket() as camera:
+        for each in (taken, camera):
+            each.bind(("127.0.0.1", 0))
+            each.listen()
+        port, place = taken.getsockname()[1], camera.getsockname()[1]
+        found = invoke("watch", *small, f"rtsp://127.0.0.1:{place}/live", "--port", port)
+        camera.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            camera.accept()
+    assert found.exit_code == 2
+    (line,) = found.stderr.splitlines()
+    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in line
+    assert "--port" in line
+    assert "--no-page" in line
+
+
+@pytest.mark.parametrize("by", ["file", "environment"])
+def test_a_token_comes_of_a_file_or_the_environment(
+    invoke, small, clip_file, tmp_path, monkeypatch, by
+):
+    secret = "of-a-file-or-the-environment"
+    arguments = ["--port", 0, "--host", "0.0.0.0", "--host-name", "camera-box"]
+    if by == "file":
+        monkeypatch.setenv("EVENTFUL_TOKEN", "another-token-not-taken")
+        (tmp_path / "token").write_text(secret + "\n")
+        (tmp_path / "token").chmod(0o600)
+        arguments += ["--token-file", tmp_path / "token"]
+    else:
+        monkeypatch.setenv("EVENTFUL_TOKEN", secret)
+    given = {}
+
+    def serve(board, *place, **options):
+        given.update(options)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("eventful.live.page.serve", serve)
+    found = invoke("watch", *small, clip_file, *arguments)
+    assert found.stderr == "error: far enough\n"
+    assert given["token"] == secret
+    assert given["hosts"] == ("camera-box",)
+    assert given["allow"] == ("rtsp", "rtsps")
+
+
+def test_with_files_alone_it_ends_with_them(invoke, small, clip_file):
+    found = invoke("watch", *small, "--fast", f"a={clip_file}", "--port", 0, "--policy", "skip:5")
+    assert found.exit_code == 0, found.output
+    assert re.fullmatch(r"page: http://127\.0\.0\.1:\d+/\n", found.stderr)
+
+
+def test_it_goes_on_when_the_last_camera_is_removed_on_the_page(command, small, clip_file):
+    program, environment = command
+    process = subprocess.Popen(
+        [
+            *(*program, "watch", *map(str, small), "gone=rtsp://127.0.0.1:9/live"),
+            *("--port=0", "--allow=rtsp"),
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    url = process.stderr.readline().decode().split()[1]
+    with urlopen(Request(url + "api/cameras/gone", method="DELETE"), timeout=20) as answer:
+        assert answer.status == 204
+    time.sleep(2)
+    assert process.poll() is None
+    camera = json.dumps({"name": "more", "source": "rtsp://127.0.0.1:9/more"}).encode()
+    sent = Request(url + "api/cameras", camera, {"Content-Type": "application/json"})
+    with urlopen(sent, timeout=20) as answer:
+        assert answer.status == 201
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert b"more" in out
+    assert b"gone" not in out

@@ -17,7 +17,7 @@ from eventful.live.page.limits import Limits
 from eventful.live.page.refusals import Refusal
 
 COOKIE = "eventful_session"
-SHORTEST = 16
+SHORTEST, LONGEST = 16, 1_024
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.ASCII)
 _TOKEN = re.compile(r"[!-~]+", re.ASCII)
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -40,11 +40,8 @@ class Access:
     def __init__(
         self, token: str | None = None, hosts: Collection[str] = (), limits: Limits | None = None
     ) -> None:
-        if token is not None and (len(token) < SHORTEST or not _TOKEN.fullmatch(token)):
-            raise ValueError(
-                f"a token has {SHORTEST} or more printable ASCII characters and no spaces; "
-                'python -c "import secrets; print(secrets.token_urlsafe())" makes one'
-            )
+        if token is not None:
+            check_token(token)
         self._token = None if token is None else _digest(token)
         self._hosts = {"localhost", *(host.lower().rstrip(".") for host in hosts)}
         self._limits = limits or Limits()
@@ -139,6 +136,22 @@ class Access:
     def _is_session(self, session: str) -> bool:
         with self._lock:
             return time.time() < self._sessions.get(_digest(session), 0.0)
+
+
+def check_token(token: str) -> None:
+    """Refuse a token that can be guessed, or cannot be sent.
+
+    Raises:
+        ValueError: It is such a one.
+    """
+    plain = _TOKEN.fullmatch(token) is not None
+    if not plain or not SHORTEST <= len(token) <= LONGEST:
+        others = "" if plain else ", others among them"
+        raise ValueError(
+            f"a token has {SHORTEST} to {LONGEST:,} printable ASCII characters and no spaces, got "
+            f"{len(token)} characters{others}; "
+            'python -c "import secrets; print(secrets.token_urlsafe())" makes one'
+        )
 
 
 def _digest(secret: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Collection
@@ -25,6 +26,7 @@ from eventful.policies import parse
 # Frame policies alone, and numbers alone after the colon: a policy's text may also name a file.
 _POLICY = re.compile(r"(auto|time|error|latency|carry|skip):[0-9][0-9.e+/-]{0,31}", re.ASCII)
 STUCK = 5.0  # seconds that the board may take to answer
+SILENT = 30.0  # seconds that the cameras' thread may take for a frame, the first included
 
 
 class Camera(BaseModel):
@@ -94,13 +96,20 @@ class Api:
         return router
 
     async def health(self) -> Response:
-        """Whether the cameras' process answers; needs no token and tells no more."""
+        """Whether the cameras are watched; needs no token and tells no more."""
+        silent = None
         with anyio.move_on_after(STUCK):
-            await anyio.to_thread.run_sync(
+            status = await anyio.to_thread.run_sync(
                 self.views.board_status, abandon_on_cancel=True, limiter=self._asking
             )
-            return _json({"status": "ok"})
-        raise Refusal("stuck", f"the cameras did not answer within {STUCK:g} seconds")
+            silent = status.silent
+        if silent is None:
+            raise Refusal("stuck", f"the cameras did not answer within {STUCK:g} seconds")
+        if math.isinf(silent):
+            raise Refusal("stuck", "the watch has ended")
+        if silent > SILENT:
+            raise Refusal("stuck", f"nothing has been computed for {silent:.0f} seconds")
+        return _json({"status": "ok"})
 
     def status(self) -> Response:
         """Model, policy and all cameras."""

@@ -70,6 +70,8 @@ class Cameras(Collector):
         yield info
         started = "When the cameras were started, in seconds since the epoch."
         yield GaugeMetricFamily("eventful_start_time_seconds", started, status.started)
+        text = "Since the thread that computes last went round; infinite once it has ended."
+        yield GaugeMetricFamily("eventful_silent_seconds", text, status.silent)
         yield _target(status.policy)
         yield self._latency()
         yield from _of_cameras(status.cameras)

@@ -31,7 +31,7 @@ KINDS: dict[str, int] = {
     "too_many_streams": 429,
     "headers_too_large": 431,
     "failed": 500,  # a mistake of ours
-    "stuck": 503,  # the cameras do not answer
+    "stuck": 503,  # the cameras do not answer, or nothing is computed any more
 }
 
 

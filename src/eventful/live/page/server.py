@@ -103,8 +103,9 @@ def serve(
     family, address = _resolve(host, port)
     if token is None and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
         raise ValueError(
-            f"other machines reach {host}, so the page needs a token there: give token=..., or "
-            "listen at 127.0.0.1 and bring the port over with ssh -L"
+            f"other machines reach {host}, so the page needs a token there: give token=... "
+            "(eventful watch --token-file FILE), or listen at 127.0.0.1 and bring the port over "
+            "with ssh -L"
         )
     application = app(board, token=token, allow=allow, hosts=(*hosts, *_names(host)), limits=limits)
     config = uvicorn.Config(

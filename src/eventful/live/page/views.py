@@ -49,6 +49,7 @@ class Views:
             "policy": status.policy,
             "started": status.started,
             "now": time.time(),
+            "silent": status.silent,
             "cameras": [_camera(camera) for camera in status.cameras],
         }
 

@@ -57,6 +57,13 @@ function show(status) {
   document.title = lost ? `(${lost} away) Live cameras` : "Live cameras";
 }
 
+const SILENT = 30; // seconds; `/healthz` says no longer that all is well then
+const isSilent = ({ silent }) => silent === null || silent > SILENT;
+function linkText(status) {
+  if (status.silent === null) return "▲ the watch has ended";
+  return isSilent(status) ? `▲ nothing computed for ${ago(status.silent)}` : "● connected";
+}
+
 // Open only while somebody can see it.
 let stream = null;
 function follow() {
@@ -69,9 +76,10 @@ function follow() {
   if (stream) return;
   stream = new EventSource("/api/events");
   stream.addEventListener("status", (event) => {
-    setText(link, "● connected");
-    document.body.classList.remove("away");
-    show(JSON.parse(event.data));
+    const status = JSON.parse(event.data);
+    setText(link, linkText(status));
+    document.body.classList.toggle("away", isSilent(status));
+    show(status);
   });
   stream.addEventListener("error", () => {
     setText(link, "▲ no connection; figures are old");
