@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -333,9 +334,13 @@ class Watcher:
 
     def subscribe(self, camera: str | None = None) -> Queued:
         """Results of one camera, or of all."""
-        queued = Queued(camera, self._queued.remove)
+        queued = Queued(camera, self._unsubscribe)
         self._queued.append(queued)
         return queued
+
+    def _unsubscribe(self, queued: Queued) -> None:
+        with contextlib.suppress(ValueError):  # it has been closed before
+            self._queued.remove(queued)
 
 
 def _alike(policy: FramePolicy, other: FramePolicy) -> bool:
