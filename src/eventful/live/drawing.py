@@ -14,6 +14,7 @@ from eventful.video.geometry import to_pixels
 
 COLOUR = (255, 170, 40)
 QUALITY = 80
+LEAST = 0.5  # score from which a box is drawn; outputs hold those below it too
 
 
 def drawn(shot: Shot, values: Mapping[str, Any], width: int) -> bytes:
@@ -21,7 +22,8 @@ def drawn(shot: Shot, values: Mapping[str, Any], width: int) -> bytes:
 
     Args:
         shot: The frame.
-        values: By column: `boxes` become rectangles, a mask (`mask_counts`) becomes colour.
+        values: By column: `boxes` become rectangles, where they have `scores` those of 0.5
+            and more; a mask (`mask_counts`) becomes colour.
         width: Of the picture in pixels, at most that of the frame.
     """
     height, native = shot.size
@@ -33,7 +35,10 @@ def drawn(shot: Shot, values: Mapping[str, Any], width: int) -> bytes:
         mask = filled(values["mask_counts"], values["mask_size"])
         mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         pixels[mask] = pixels[mask] // 2 + np.array(COLOUR, np.uint8) // 2
-    for box in values.get("boxes", ()):
+    boxes = np.asarray(values.get("boxes", ()))
+    if "scores" in values:
+        boxes = boxes[np.asarray(values["scores"]) >= LEAST]
+    for box in boxes:
         x0, y0, x1, y1 = (round(float(edge) * width / native) for edge in box)
         cv2.rectangle(pixels, (x0, y0), (x1, y1), COLOUR, max(1, width // 240))
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]

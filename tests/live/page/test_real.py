@@ -27,6 +27,7 @@ from tests.live.page.test_metrics import of, samples
 from tests.live.senders import stream
 
 ORANGE = 255, 170, 40
+UNLIKELY = 60.0, 2.0, 82.0, 20.0  # found, but not drawn
 BOX = 14.0, 14.0, 56.0, 42.0  # in pixels of the model's frames of 84 x 56; 96 x 64 in the file
 
 
@@ -36,7 +37,9 @@ def network(height, width):
     mask = torch.zeros(1, 1, height, width)
     mask[..., height // 2 :, width // 3 :] = 1.0
     found = SimpleNamespace(
-        boxes=torch.tensor([BOX]), scores=torch.ones(1), labels=torch.zeros(1, dtype=torch.long)
+        boxes=torch.tensor([BOX, UNLIKELY]),
+        scores=torch.tensor([0.9, 0.3]),
+        labels=torch.zeros(2, dtype=torch.long),
     )
     heads = made.heads[0], Boxes(lambda _: found), Mask(lambda _: mask)
     return Network(made.model, heads, made.method)
@@ -122,7 +125,8 @@ def test_pictures_show_boxes_and_masks(running, files):
         plain = [*file.decode(video=0)][-1].to_ndarray(format="rgb24").astype(int)
     values = run.of("a")[-1].values
     scale = 96 / 84
-    assert np.allclose(values["boxes"], [[scale * edge for edge in BOX]], atol=0.5)
+    found = [[scale * edge for edge in box] for box in (BOX, UNLIKELY)]
+    assert np.allclose(values["boxes"], found, atol=0.5)
     mask = unrolled(values["mask_counts"], values["mask_size"]).astype(np.uint8)
     mask = cv2.resize(mask, (96, 64), interpolation=cv2.INTER_NEAREST).astype(bool)
     assert 0.02 < mask.mean() < 0.98

@@ -30,10 +30,7 @@ def test_real_cameras_are_seen_steered_added_and_removed(chromium, running, send
     run.watcher.add("away", away.url)
     run.start()
     run.more("front", 5)
-    with (
-        serve(run.watcher, port=0, allow=("http",)) as page,
-        tab(chromium, page, complain=False) as opened,  # the browser notes the 404 of a picture
-    ):
+    with serve(run.watcher, port=0, allow=("http",)) as page, tab(chromium, page) as opened:
         front = tile(opened, "front")
         expect(front.locator(".state")).to_have_text("● live")
         expect(tile(opened, "away").locator(".state")).to_contain_text(re.compile("waiting|conn"))

@@ -31,9 +31,10 @@ export function clear(made) {
 async function fetchOne(made) {
   const { name, frames } = made.wanted();
   const key = `${frames} ${name}`;
-  if (made.shown === key) return false;
+  if (made.shown === key || frames === 0) return false;
   made.at = performance.now();
   const answer = await fetch(cameraPath(name, `/picture?width=${made.width}`));
+  if (answer.status === 404) made.shown = key; // there is none before the next frame
   if (!answer.ok || !shots.has(made)) return true;
   const next = URL.createObjectURL(await answer.blob());
   const old = made.image.src;

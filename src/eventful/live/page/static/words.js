@@ -19,7 +19,10 @@ export const percent = (share) =>
 export const times = (share) => (share ? `${(1 / share).toFixed(1)}×` : "–");
 export const decimal = (value, digits = 2) => (value == null ? "–" : value.toFixed(digits));
 export const rate = (value) => `${value < 9.95 ? value.toFixed(1) : Math.round(value)}/s`;
-export const milliseconds = (value) => (value == null ? "–" : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`);
+export function milliseconds(value) {
+  if (value == null) return "–";
+  return value < 999.5 ? `${value < 10 ? value.toFixed(1) : Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
+}
 export const count = (value) => value.toLocaleString("en");
 
 export function ago(seconds) {
