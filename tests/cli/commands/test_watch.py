@@ -2,10 +2,12 @@
 
 import json
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
@@ -249,3 +251,39 @@ def test_it_goes_on_when_the_last_camera_is_removed_on_the_page(command, small, 
     assert process.returncode == 0, err
     assert b"more" in out
     assert b"gone" not in out
+
+
+DOCS = Path(__file__).parents[3] / "docs" / "live.md"
+
+
+def documented():
+    """The arguments of `eventful watch` in the systemd unit and in the container file."""
+    if not DOCS.is_file():
+        return {}
+    text = DOCS.read_text().replace("\\\n", " ")
+    unit = re.search(r"^ExecStart=\S+/eventful watch (.*)$", text, re.M)[1]
+    container = json.loads(re.search(r"^ENTRYPOINT (.*)$", text, re.M)[1])
+    assert container[:2] == ["eventful", "watch"]
+    return {"unit": shlex.split(unit), "container": container[2:]}
+
+
+@pytest.mark.parametrize("arguments", documented().values(), ids=documented())
+def test_the_services_of_the_documentation_run(invoke, small, clip_file, tmp_path, arguments):
+    root = {
+        "/etc/eventful/cameras.yaml": tmp_path / "cameras.yaml",
+        "%d/page-token": tmp_path / "token",
+        "/run/secrets/page-token": tmp_path / "token",
+    }
+    (tmp_path / "cameras.yaml").write_text(f"cameras: {{a: '{clip_file}'}}")
+    (tmp_path / "token").write_text("a-token-for-the-tests\n")
+    (tmp_path / "token").chmod(0o600)
+    given = [
+        root.get(one, one.replace("/var/lib/eventful", str(tmp_path / "kept"))) for one in arguments
+    ]
+    assert sum(one in root for one in arguments) == 2
+    found = invoke("watch", *given, *small, "--port", 0)
+    assert found.exit_code == 0, found.output
+    assert re.search(
+        r"^page: http://127\.0\.0\.1:\d+/, which asks for the token$", found.stderr, re.M
+    )
+    assert (tmp_path / "kept" / "state" / "current.json").exists()
