@@ -23,6 +23,7 @@ class FakeBoard:
     def __init__(self, *names):
         self.lock = threading.RLock()
         self.policy = "auto:0.2"
+        self.silent = 0.0
         self.policies = []
         self.cameras = {}
         self.points = {}
@@ -34,7 +35,8 @@ class FakeBoard:
 
     def status(self):
         with self.lock:
-            return Status("demo ViT-S/14", self.policy, STARTED, tuple(self.cameras.values()))
+            cameras = tuple(self.cameras.values())
+            return Status("demo ViT-S/14", self.policy, STARTED, cameras, self.silent)
 
     def picture(self, camera, width):
         known = self.cameras[camera]

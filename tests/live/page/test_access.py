@@ -36,7 +36,8 @@ def test_addresses_of_this_machine_need_none(board, host):
 
 
 @pytest.mark.parametrize(
-    "token", ["", "short", "fifteen-letters", "with a space in it", "ümlaute-im-wort-x"]
+    "token",
+    ["", "short", "fifteen-letters", "with a space in it", "ümlaute-im-wort-x", 1_025 * "x"],
 )
 def test_a_token_has_to_be_long_and_plain(board, token):
     with pytest.raises(ValueError, match=r"secrets\.token_urlsafe"):

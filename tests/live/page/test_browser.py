@@ -1,5 +1,6 @@
 """The page in headless Chromium, as people use it."""
 
+import math
 import re
 import shutil
 import threading
@@ -470,6 +471,19 @@ def test_a_server_that_is_away_is_said_and_found_again(chromium, board):
             expect(opened.locator("#link")).to_have_text("● connected", timeout=15_000)
             board.change("front", dropped=77)
             expect(fact(tile(opened, "front"), "dropped")).to_have_text("77")
+
+
+def test_cameras_that_are_not_computed_any_more_are_said(opened, board):
+    expect(opened.locator("#link")).to_have_text("● connected")
+    for silent, text in (
+        (31.0, "▲ nothing computed for 31 s"),
+        (math.inf, "▲ the watch has ended"),
+        (29.0, "● connected"),
+    ):
+        board.silent = silent
+        expect(opened.locator("#link")).to_have_text(text)
+        away = opened.evaluate("document.body.classList.contains('away')")
+        assert away == (silent > 30)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from eventful.cli import watching
 from eventful.cli.choices import chosen_policy
-from eventful.cli.options import Json, LatencyMs, MaxError, Model, Share, TimeShare, Weights
+from eventful.cli.options import Json, MaxError, Model, Share, TimeShare, Weights
 from eventful.cli.output import errors, show
 from eventful.cli.page import TOKEN, Place, served
 from eventful.policies.parse import FRAME_POLICIES
@@ -37,7 +37,12 @@ def command(
     share: Share = None,
     time_share: TimeShare = None,
     max_error: MaxError = None,
-    latency_ms: LatencyMs = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Short for --policy latency:T: mean ms of a frame of every camera, together."
+        ),
+    ] = None,
     model: Model = "demo",
     weights: Weights = None,
     outputs: Annotated[
@@ -75,7 +80,7 @@ def command(
     ] = True,
     host: Annotated[
         str,
-        typer.Option(help="Where the page listens; one that other machines reach needs a token."),
+        typer.Option(help="Address of the page; one that other machines reach needs a token."),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="The page's port; 0 takes a free one.")
@@ -94,7 +99,7 @@ def command(
         Path | None, typer.Option(help="The page's certificate (PEM), for HTTPS.")
     ] = None,
     key: Annotated[
-        Path | None, typer.Option(help="Its key, unless the certificate's file has it.")
+        Path | None, typer.Option(help="The certificate's key, unless its file has that too.")
     ] = None,
     allow: Annotated[
         str,
@@ -106,8 +111,8 @@ def command(
 ) -> None:
     """Run a model over live cameras; dense frames go where pictures change.
 
-    Shows them at http://127.0.0.1:8008/. Ends when all sources have ended, on Ctrl-C or on SIGTERM,
-    with the state of all cameras saved.
+    A page at http://127.0.0.1:8008/ shows them. Ends when all sources have ended, on Ctrl-C or on
+    SIGTERM, with the state of all cameras saved.
     """
     with errors():
         from eventful.live.sources import read  # noqa: PLC0415 - optional libraries
