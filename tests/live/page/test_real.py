@@ -72,14 +72,11 @@ def stepped(files):
     made.close()
 
 
-def step(watcher, cameras=3):
+def step(watcher):
     """A frame of each camera."""
-    count = 0
-    end = time.monotonic() + 20
-    while count < cameras:
-        count += watcher.tick()
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    cameras = [lane.camera for lane in watcher._lanes.values()]
+    until(lambda: all(camera.waiting for camera in cameras))
+    assert watcher.tick() == len(cameras)
 
 
 def decoded(answer):
@@ -473,7 +470,7 @@ def test_what_others_read_is_never_changed_under_them(stepped):
     step(stepped)
     lane = stepped._lanes["a"]
     with lane._told:  # as a reader of its history has it
-        other = threading.Thread(target=lambda: step(stepped, 1))
+        other = threading.Thread(target=lambda: step(stepped))
         other.start()
         before = len(lane._points), lane.processed
         time.sleep(0.3)
