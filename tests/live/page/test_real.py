@@ -465,8 +465,8 @@ def test_what_others_read_is_never_changed_under_them(stepped):
     lanes = iter(stepped._lanes.values())
     next(lanes)
     stepped.remove("b")
-    stepped.add("d", str(stepped._lanes["a"].camera.source.place))
     assert len([*lanes]) == 2
+    stepped.add("d", str(stepped._lanes["a"].camera.source.place))
     step(stepped)
     lane = stepped._lanes["a"]
     with lane._told:  # as a reader of its history has it
