@@ -14,6 +14,7 @@ from eventful.video.geometry import to_pixels
 
 COLOUR = (255, 170, 40)
 QUALITY = 80
+MOST = 4096  # pixels of a side; JPEG holds 65,500
 
 
 def drawn(shot: Shot, values: Mapping[str, Any], width: int) -> bytes:
@@ -25,17 +26,18 @@ def drawn(shot: Shot, values: Mapping[str, Any], width: int) -> bytes:
         width: Of the picture in pixels, at most that of the frame.
     """
     height, native = shot.size
-    width = max(16, min(width, native))
-    size = width, max(1, round(height * width / native))
+    scale = min(max(16, width), native) / native
+    scale = min(scale, MOST / max(height, native))
+    size = max(1, round(native * scale)), max(1, round(height * scale))
     found = to_pixels(shot.timed.frame, VideoReformatter(), shot.timed.turn, *size)
     pixels: Any = np.ascontiguousarray(found)
     if "mask_counts" in values:
         mask = filled(values["mask_counts"], values["mask_size"])
         mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         pixels[mask] = pixels[mask] // 2 + np.array(COLOUR, np.uint8) // 2
-    for box in values.get("boxes", ()):
-        x0, y0, x1, y1 = (round(float(edge) * width / native) for edge in box)
-        cv2.rectangle(pixels, (x0, y0), (x1, y1), COLOUR, max(1, width // 240))
+    for box in np.nan_to_num(np.asarray(values.get("boxes", ()), np.float64)) * scale:
+        x0, y0, x1, y1 = (round(edge) for edge in np.clip(box, 0, MOST).tolist())
+        cv2.rectangle(pixels, (x0, y0), (x1, y1), COLOUR, max(1, size[0] // 240))
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     _, encoded = cv2.imencode(".jpg", pixels[..., ::-1], options)
     return encoded.tobytes()
