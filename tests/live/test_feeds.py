@@ -1,4 +1,4 @@
-"""What sources send: files that break off or have gaps, sound without pictures, MJPEG, playlists."""
+"""What sources send: files that break off, sound without pictures, MJPEG, playlists."""
 
 import functools
 import http.server
@@ -17,6 +17,8 @@ import pytest
 from eventful.live import Limits
 from eventful.live.camera import Camera
 from eventful.live.sources import Source
+from eventful.video.decode import Timed
+from eventful.video.geometry import UPRIGHT
 from tests.live.conftest import LIMITS, until
 from tests.live.senders import picture, stream
 
@@ -77,7 +79,7 @@ def test_a_gap_in_a_recording_is_not_waited_for_to_its_end(running, tmp_path):
 
 
 def with_sound(pictures, seconds):
-    """MPEG-TS of so many pictures, and sound for so many seconds; the bytes up to the last picture."""
+    """MPEG-TS of so many pictures, and sound for so many seconds."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mpegts") as container:
         out = container.add_stream("libx264", rate=25)
@@ -223,9 +225,6 @@ def test_a_frame_that_comes_while_all_stops_is_counted():
     """A thread that hung when `close` gave up waiting for it."""
     camera = Camera(Source("a", "rtsp://127.0.0.1:9/a"), lambda: None, limits=LIMITS)
     frame = av.VideoFrame(96, 64, "yuv420p")
-    from eventful.video.decode import Timed  # noqa: PLC0415
-    from eventful.video.geometry import UPRIGHT  # noqa: PLC0415
-
     camera._put(Timed(frame, UPRIGHT, Fraction(0)), True)
     camera.stop()
     camera.drain()

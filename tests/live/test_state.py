@@ -17,7 +17,6 @@ from eventful.outputs import OutputError
 from tests.live.conftest import until
 from tests.live.senders import stream
 
-
 FRAMES = 22  # no multiple of the 5 after which frames are dense anyway
 
 

@@ -81,9 +81,7 @@ class Source:
         if not self.place:
             raise ValueError(f"the camera {self.name} has no place; write {self.name}=URL")
         if any(unicodedata.category(sign) in ("Cc", "Cf", "Cs") for sign in self.place):
-            raise ValueError(
-                f"the place of {self.name} holds signs that cannot be seen; remove them"
-            )
+            raise ValueError(f"the place of {self.name} has signs that nobody sees; remove them")
 
     def __repr__(self) -> str:
         return f"Source(name={self.name!r}, place={self.masked!r})"
