@@ -16,6 +16,7 @@ import pytest
 
 from eventful.live import Limits
 from eventful.live.camera import Camera
+from eventful.live.drawing import drawn
 from eventful.live.sources import Source
 from eventful.video.decode import Timed
 from eventful.video.geometry import UPRIGHT
@@ -212,6 +213,31 @@ def test_a_playlist_cannot_name_files_of_this_machine(running, served, tmp_path)
             assert run.camera(name).processed == run.camera(name).reconnects == 0
 
 
+def test_pictures_have_the_shape_in_which_frames_are_shown(running, tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        out = container.add_stream("libx264", rate=25)
+        out.width, out.height, out.pix_fmt = 96, 64, "yuv420p"
+        out.codec_context.sample_aspect_ratio = Fraction(1, 2)
+        container.mux(out.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24")))
+        container.mux(out.encode(None))
+    run = running(forever=False, fast=True)
+    run.watcher.add("a", str(path))
+    run.start().wait()
+    assert run.watcher._lanes["a"].shape == (84, 70)  # 48 x 64
+    encoded = np.frombuffer(run.watcher.picture("a", 48), np.uint8)
+    assert cv2.imdecode(encoded, 1).shape == (64, 48, 3)
+    shot, _ = run.watcher._lanes["a"].last
+    box = {"boxes": np.array([[48.0, 32.0, 94.0, 62.0]])}  # the lower right quarter
+    plain, boxed = (
+        cv2.imdecode(np.frombuffer(drawn(shot, values, 48), np.uint8), 1).astype(int)
+        for values in ({}, box)
+    )
+    changed = np.abs(plain - boxed).sum(2) > 60
+    assert changed[34:60, 24].mean() > 0.8
+    assert not changed[:, :20].any()
+
+
 def test_a_webcam_that_is_not_there_is_told_without_noise(running, capfd):
     run = running().start()
     run.watcher.add("a", "/dev/video97")
@@ -232,18 +258,35 @@ def test_a_frame_that_comes_while_all_stops_is_counted():
     assert [camera.received, camera.dropped, camera.waiting] == [2, 2, 0]
 
 
-def test_standard_input_that_never_ends_keeps_nobody_waiting(running, monkeypatch):
-    reading, writing = os.pipe()
-    before = os.dup(0)
+@pytest.fixture
+def standard_input():
+    """The writing end of a pipe that is this process's standard input."""
+    before, (reading, writing) = os.dup(0), os.pipe()
     os.dup2(reading, 0)
-    try:
-        run = running(limits=Limits()).start()  # waits for cameras for eleven seconds
-        run.watcher.add("a", "-")
-        time.sleep(0.2)
-        start = time.monotonic()
-        run.end()
-        assert time.monotonic() - start < 2
-    finally:
-        os.dup2(before, 0)
-        for one in (before, reading, writing):
-            os.close(one)  # which ends the thread, too
+    os.close(reading)
+    with open(writing, "wb") as file:
+        yield file
+    os.dup2(before, 0)
+    os.close(before)
+
+
+def test_standard_input_that_never_ends_keeps_nobody_waiting(running, standard_input):
+    run = running(limits=Limits()).start()  # waits for cameras for eleven seconds
+    run.watcher.add("a", "-")
+    time.sleep(0.2)
+    start = time.monotonic()
+    run.end()
+    assert time.monotonic() - start < 2
+    standard_input.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"no video", stream(20)], ids=["nothing", "text", "video"])
+def test_standard_input_that_ends_is_not_tried_again(running, standard_input, sent):
+    run = running(forever=False, lossless=True)
+    run.watcher.add("a", "-")
+    standard_input.write(sent)
+    standard_input.close()
+    run.start().wait(5)
+    status = run.camera("a")
+    assert status.state == "ended"
+    assert (status.processed, bool(status.reason)) == ((20, False) if len(sent) > 8 else (0, True))

@@ -109,12 +109,16 @@ def test_a_file_of_cameras(tmp_path, suffix):
     assert found[1].place == str(tmp_path / "a.mp4")
 
 
-MORE = ["cameras: {}\nrtsp://me:s3cr3t@h/1: x", "cameras: {'rtsp://me:s3cr3t@h': 'rtsp://h'}"]
-
-
 @pytest.mark.parametrize(
     "text",
-    ["cameras: [a]", "door: rtsp://me:s3cr3t@h/1", "cameras: {a: 1}", "a: b: s3cr3t@", "x", *MORE],
+    [
+        "cameras: [a]",
+        "door: rtsp://me:s3cr3t@h/1",
+        "cameras: {a: 1}",
+        "cameras: {}\nrtsp://me:s3cr3t@h/1: x",
+        "a: b: s3cr3t@",
+        "x",
+    ],
 )
 def test_a_file_of_something_else_is_refused_without_showing_it(tmp_path, text):
     path = tmp_path / "cameras.yaml"

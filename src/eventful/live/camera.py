@@ -159,21 +159,21 @@ class Camera:
         return max(self._limits.opening, self._limits.reading) + 1
 
     def _run(self) -> None:
+        reason = ""
         while not self._ending:
             self._become("connecting", self._reason)
+            over, refused = self.source.kind in ("file", "input"), False  # no use in a new try
             try:
                 self._read()
+                over, reason = True, self._reason
             except FeedError as error:
-                if self.source.kind == "file":  # it would break at the same place again
-                    self._become("ended", str(error))
-                    return
-                self._wait(str(error), error.refused)
+                reason, refused = str(error), error.refused
             except Exception as error:  # whatever it is, the other cameras go on
-                self._wait(self.source.hide(f"{type(error).__name__}: {error}"), False)
-            else:
-                self._become("ended", self._reason)
-                return
-        self._become("ended", self._reason)
+                reason = self.source.hide(f"{type(error).__name__}: {error}")
+            if over:
+                break
+            self._wait(reason, refused)
+        self._become("ended", reason)
 
     def _become(self, state: State, reason: str) -> None:
         self._state, self._reason = state, reason

@@ -10,6 +10,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from eventful.live.camera import Shot
+from eventful.video.decode import shown
 from eventful.video.geometry import to_pixels
 
 COLOUR = (255, 170, 40)
@@ -26,16 +27,17 @@ def drawn(shot: Shot, values: Mapping[str, Any], width: int) -> bytes:
         width: Of the picture in pixels, at most that of the frame.
     """
     height, native = shot.size
-    scale = min(max(16, width), native) / native
-    scale = min(scale, MOST / max(height, native))
-    size = max(1, round(native * scale)), max(1, round(height * scale))
-    found = to_pixels(shot.timed.frame, VideoReformatter(), shot.timed.turn, *size)
-    pixels: Any = np.ascontiguousarray(found)
+    across, down = map(float, shown(shot.timed))  # pixels need not be as wide as high
+    scale = min(max(16, width), native) / across
+    scale = min(scale, MOST / max(across, down))
+    size = max(1, round(across * scale)), max(1, round(down * scale))
+    pixels: Any = to_pixels(shot.timed.frame, VideoReformatter(), shot.timed.turn, *size)
     if "mask_counts" in values:
         mask = filled(values["mask_counts"], values["mask_size"])
         mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         pixels[mask] = pixels[mask] // 2 + np.array(COLOUR, np.uint8) // 2
-    for box in np.nan_to_num(np.asarray(values.get("boxes", ()), np.float64)) * scale:
+    found = np.nan_to_num(np.asarray(values.get("boxes", ()), np.float64)).reshape(-1, 4)
+    for box in found * ([size[0] / native, size[1] / height] * 2):
         x0, y0, x1, y1 = (round(edge) for edge in np.clip(box, 0, MOST).tolist())
         cv2.rectangle(pixels, (x0, y0), (x1, y1), COLOUR, max(1, size[0] // 240))
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
