@@ -63,6 +63,27 @@ def test_a_camera_that_is_added_while_all_ends_does_not_stay(running):
     until(lambda: not named("racing"), 2)
 
 
+def test_no_room_for_a_thread_leaves_nothing(running, monkeypatch, tmp_path):
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    run = running(state=tmp_path / "state")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            run.watcher.add("a", "rtsp://127.0.0.1:9/")
+    assert run.watcher.status().cameras == ()
+    run.watcher.close()
+
+
+def test_standard_input_is_one_camera(running):
+    run = running()
+    run.watcher.add("a", "-")
+    with pytest.raises(ValueError, match="only one camera"):
+        run.watcher.add("b", "-")
+    run.watcher.close()
+
+
 def test_two_at_once_do_not_run_it(running):
     run = running().start()
     until(run.watcher._runs.locked)

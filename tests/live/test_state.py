@@ -92,20 +92,24 @@ def test_a_camera_that_is_removed_begins_again(running, file, tmp_path):
     assert [result.frame for result in run.of("a")] == [*range(FRAMES, 2 * FRAMES), *range(FRAMES)]
 
 
-def test_a_policy_of_another_kind_keeps_no_state_from_being_saved(running, sender, tmp_path):
-    bad, good, state = sender(), sender(), tmp_path / "state"
-    run = running(state=state, policy="auto:0.4").start()
-    run.watcher.add("bad", bad.url)
-    run.watcher.add("good", good.url)
-    run.more("bad", 3)
-    bad.mode = "stall"
-    until(lambda: run.camera("bad").state == "waiting")
+def test_a_policy_of_another_kind_keeps_no_state_from_being_saved(running, file, tmp_path):
+    state = tmp_path / "state"
+    run = running(state=state, policy="auto:0.4", fast=True)
+    for name in ("bad", "good"):
+        run.watcher.add(name, str(file))
+    until(lambda: run.watcher.tick() and all(run.of(name) for name in ("bad", "good")))
+    bad = run.watcher._lanes["bad"].camera
+    bad.stop()  # it gives no frame from here on
+    assert bad.join(5)
+    bad.drain()
+    before = len(run.of("good"))
     run.watcher.set_policy("skip:3")
-    run.more("good", 3)
-    run.end()
-    assert "file" not in saved(state)["cameras"]["bad"]
-    assert saved(state)["cameras"]["bad"]["processed"] == run.camera("bad").processed
-    assert "file" in saved(state)["cameras"]["good"]
+    until(lambda: run.watcher.tick() and len(run.of("good")) > before)
+    run.watcher.close()
+    known = saved(state)["cameras"]
+    assert "file" not in known["bad"]
+    assert known["bad"]["processed"] == len(run.of("bad"))
+    assert "file" in known["good"]
 
 
 @pytest.mark.parametrize(
@@ -147,12 +151,15 @@ def test_a_damaged_snapshot_costs_one_dense_frame(running, file, tmp_path, damag
 
 def test_what_a_killed_process_left_is_cleared_away(running, file, tmp_path):
     state = tmp_path / "state"
-    for left in ("000007", "000001", "holiday"):
-        (state / left).mkdir(parents=True)
-        (state / left / "0.pt").write_bytes(b"left")
-    watched(running, file, state)
-    watched(running, file, state)
-    assert sorted(path.name for path in state.iterdir()) == ["000002", "current.json", "holiday"]
+    others = "20261129/photo.jpg", "000123/notes.txt", "holiday/0.pt"
+    for left in ("000007/0.pt", "000007/1.ptx_3.part", "000001/0.pt", *others):
+        (state / left).parent.mkdir(parents=True, exist_ok=True)
+        (state / left).write_bytes(b"left")
+    for number in (1, 2):
+        watched(running, file, state)
+        ours = {f"00000{number}", "current.json"}
+        assert {path.name for path in state.iterdir()} == ours | {o.split("/")[0] for o in others}
+    assert all((state / other).exists() for other in others)
 
 
 def test_a_full_disk_names_the_folder_and_leaves_the_old_state(running, file, tmp_path):

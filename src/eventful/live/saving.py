@@ -87,7 +87,7 @@ class Saved:
             os.replace(part, self._folder / CURRENT)
         self._number, self._cameras = number, cameras
         for old in self._folder.iterdir():  # also what a process left that was killed just here
-            if re.fullmatch(r"\d{6,}", old.name) and old != folder:
+            if old != folder and _is_ours(old):
                 shutil.rmtree(old, ignore_errors=True)
 
     @staticmethod
@@ -108,6 +108,13 @@ class Saved:
 
 def _damaged(path: Path) -> ValueError:
     return ValueError(f"{path} is no state of cameras; remove the folder, or name another")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is a state, and nothing else is in it."""
+    if not re.fullmatch(r"\d{6,}", folder.name) or not folder.is_dir():
+        return False
+    return all(re.fullmatch(r"\d+\.pt(\w*\.part)?", file.name) for file in folder.iterdir())
 
 
 def _is_table(cameras: Any) -> bool:

@@ -139,10 +139,14 @@ class Watcher:
                 raise ValueError(f"there is a camera {camera} already; take another name")
             if len(self._lanes) >= self.CAMERAS:
                 raise ValueError(f"there are {self.CAMERAS} cameras already, the most there can be")
+            kinds = {lane.camera.source.kind for lane in self._lanes.values()}
+            if found.kind == "input" and "input" in kinds:
+                raise ValueError("standard input can be only one camera; it is one already")
             snapshot, before = (None, {}) if self._saved is None else self._saved.of(found)
             reader = Camera(found, self._notify, before=before, **self._reading)
-            self._lanes[camera] = Lane(reader, *self._fit, snapshot, before)
-            reader.start()
+            lane = Lane(reader, *self._fit, snapshot, before)
+            reader.start()  # raises where there is no room for a thread
+            self._lanes[camera] = lane
 
     def remove(self, camera: str) -> None:
         """Remove a camera; its part of the budget goes to the others.
