@@ -314,7 +314,16 @@ def test_lines_are_json_whatever_the_numbers(tmp_path):
     path = tmp_path / "a.jsonl"
     lines = JsonLines(path)
     numbers = np.array([1.0, math.nan, math.inf], np.float16)
-    lines.write(result(estimate=math.nan, x=numbers, y=np.float32(-math.inf), z="text"), {})
+    lines.write(
+        result(
+            estimate=math.nan,
+            x=numbers,
+            y=np.float32(-math.inf),
+            z="text",
+            w=[{"v": (np.float32(2), math.nan)}],
+        ),
+        {},
+    )
     lines.close()
 
     def refuse(name):
@@ -322,6 +331,7 @@ def test_lines_are_json_whatever_the_numbers(tmp_path):
 
     told = json.loads(path.read_text(), parse_constant=refuse)
     assert told["x"] == [1.0, None, None]
+    assert told["w"] == [{"v": [2.0, None]}]
     assert [told["y"], told["estimated_error"], told["z"]] == [None, None, "text"]
 
 

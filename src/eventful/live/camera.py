@@ -68,7 +68,8 @@ class Camera:
         reconnects: How often it came back.
     """
 
-    COUNTS: ClassVar[tuple[str, ...]] = ("received", "dropped", "damaged", "reconnects")
+    # `received` last: it is raised first, so that whoever reads in this order misses no end of one
+    COUNTS: ClassVar[tuple[str, ...]] = ("dropped", "damaged", "reconnects", "received")
     HELD: ClassVar[int] = 2  # frames that wait to be taken, where none may be dropped
 
     def __init__(

@@ -60,7 +60,7 @@ class Lane:
         for name in self.COUNTS:
             setattr(self, name, int((before or {}).get(name, 0)))
         self._size, self._patch, self._square, self._saved = size, patch, square, saved
-        self._seen = float((before or {}).get("seen", 0.0))
+        self.seen = float((before or {}).get("seen", 0.0))  # when the last frame was taken in
         self._reformatter = VideoReformatter()
         self._reason = ""
         self._times: deque[float] = deque(maxlen=MOST_RESULTS)
@@ -117,7 +117,7 @@ class Lane:
                 each = [head.values(output, seen) for head in network.heads]
                 values = {name: value for part in each for name, value in part.items()}
                 self._held = values
-        self.last, self._seen = (shot, values), shot.arrived
+        self.last, self.seen = (shot, values), shot.arrived
         latency = 1e3 * (time.monotonic() - shot.clock)
         self.history.append(
             Point(shot.arrived, row.kind, row.estimate, used / max(1, dense), latency)
@@ -133,11 +133,6 @@ class Lane:
             values,
         )
 
-    @property
-    def seen(self) -> float:
-        """When the last frame that was computed was taken in, in seconds since the epoch."""
-        return self._seen
-
     def _started(
         self, models: Models, shape: Shape, policy: FramePolicy, budget: Budget | None, shot: Shot
     ) -> eventful.Stream:
@@ -152,7 +147,7 @@ class Lane:
                 stream.load_snapshot(saved)
             except (ValueError, OSError):  # of another model or size: begin with a dense frame
                 stream = models.stream(shape, policy)
-            if not 0 <= shot.arrived - self._seen <= self.TRUSTED:
+            if not 0 <= shot.arrived - self.seen <= self.TRUSTED:
                 stream.reset()
         give(stream, policy, budget)
         return stream

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, final
@@ -47,15 +46,14 @@ class Models:
             ValueError: It does not convert, or does not take frames of this shape.
         """
         if shape not in self._networks:
-            since, error = self._failed.get(shape, (-math.inf, None))
-            if error is not None and time.monotonic() < since + self.AGAIN:
-                raise error.with_traceback(None)  # to try takes long, and all cameras would wait
+            failed = self._failed.get(shape)
+            if failed is not None and time.monotonic() < failed[0] + self.AGAIN:
+                raise failed[1].with_traceback(None)  # to try is slow, and all cameras would wait
             try:
                 self._networks[shape] = self._made(shape, policy)
             except Exception as error:
-                while len(self._failed) >= self.FAILED:
-                    del self._failed[next(iter(self._failed))]
                 self._failed[shape] = time.monotonic(), error
+                self._failed = dict([*self._failed.items()][-self.FAILED :])
                 raise
         return self._networks[shape]
 

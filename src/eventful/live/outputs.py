@@ -112,8 +112,13 @@ def _plain(value: Any) -> Any:
         value = np.round(value.astype(np.float64), 6)
         finite = np.isfinite(value)
         value = value if finite.all() else np.where(finite, value, None)
-    if isinstance(value, (np.ndarray, np.generic)):
-        value = value.tolist()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
