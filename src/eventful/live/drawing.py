@@ -10,11 +10,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from eventful.live.camera import Shot
+from eventful.video.decode import shown
 from eventful.video.geometry import to_pixels
 
 COLOUR = (255, 170, 40)
 QUALITY = 80
 LEAST = 0.5  # score from which a box is drawn; outputs hold those below it too
+MOST = 4096  # pixels of a side; JPEG holds 65,500
 
 
 def drawn(shot: Shot, values: Mapping[str, Any], width: int) -> bytes:
@@ -27,20 +29,21 @@ def drawn(shot: Shot, values: Mapping[str, Any], width: int) -> bytes:
         width: Of the picture in pixels, at most that of the frame.
     """
     height, native = shot.size
-    width = max(16, min(width, native))
-    size = width, max(1, round(height * width / native))
-    found = to_pixels(shot.timed.frame, VideoReformatter(), shot.timed.turn, *size)
-    pixels: Any = np.ascontiguousarray(found)
+    across, down = map(float, shown(shot.timed))  # pixels need not be as wide as high
+    scale = min(max(16, width), native) / across
+    scale = min(scale, MOST / max(across, down))
+    size = max(1, round(across * scale)), max(1, round(down * scale))
+    pixels: Any = to_pixels(shot.timed.frame, VideoReformatter(), shot.timed.turn, *size)
     if "mask_counts" in values:
         mask = filled(values["mask_counts"], values["mask_size"])
         mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         pixels[mask] = pixels[mask] // 2 + np.array(COLOUR, np.uint8) // 2
-    boxes = np.asarray(values.get("boxes", ()))
+    found = np.nan_to_num(np.asarray(values.get("boxes", ()), np.float64)).reshape(-1, 4)
     if "scores" in values:
-        boxes = boxes[np.asarray(values["scores"]) >= LEAST]
-    for box in boxes:
-        x0, y0, x1, y1 = (round(float(edge) * width / native) for edge in box)
-        cv2.rectangle(pixels, (x0, y0), (x1, y1), COLOUR, max(1, width // 240))
+        found = found[np.asarray(values["scores"]) >= LEAST]
+    for box in found * ([size[0] / native, size[1] / height] * 2):
+        x0, y0, x1, y1 = (round(edge) for edge in np.clip(box, 0, MOST).tolist())
+        cv2.rectangle(pixels, (x0, y0), (x1, y1), COLOUR, max(1, size[0] // 240))
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     _, encoded = cv2.imencode(".jpg", pixels[..., ::-1], options)
     return encoded.tobytes()

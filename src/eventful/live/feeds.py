@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import av
 from av.error import ExitError, FFmpegError, HTTPForbiddenError, HTTPUnauthorizedError
+from av.format import Flags
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -102,6 +103,8 @@ def _file(source: Source, limits: Limits) -> Feed:
 def _webcam(source: Source, limits: Limits) -> Feed:
     import cv2  # noqa: PLC0415
 
+    if not Path(source.place).is_char_device():  # else OpenCV warns on standard error each time
+        raise FeedError("there is no webcam; is it plugged in?")
     camera = cv2.VideoCapture(source.place, cv2.CAP_V4L2)  # PyAV's libraries have no V4L2
     if not camera.isOpened():
         raise FeedError("it cannot be opened as a webcam; is it there, and free?")
@@ -128,15 +131,16 @@ def _stream(source: Source, limits: Limits) -> Feed:
             raise FeedError("there is no decoder for its codec")
         stream.codec_context.thread_count = 1  # a thread a camera, and no frame waits for others
         turns, pixel = Turns(), Fraction(stream.sample_aspect_ratio or 1)
+        made_up = bool(container.format.flags & Flags.no_timestamps.value)  # such as MJPEG's
         last = time.monotonic()
-        for packet in container.demux(stream):
-            for frame in _decoded(packet):
+        for packet in container.demux():  # of sound too: it may go on where pictures stop
+            for frame in _decoded(packet) if packet.stream.index == stream.index else ():
                 if isinstance(frame, Damaged) or frame.is_corrupt:
                     yield frame if isinstance(frame, Damaged) else Damaged("a frame is damaged")
                     continue
                 last = time.monotonic()
                 tick = frame.time_base or stream.time_base or Fraction(0)
-                shown = Fraction(-1) if frame.pts is None else frame.pts * tick
+                shown = Fraction(-1) if frame.pts is None or made_up else frame.pts * tick
                 yield Timed(frame, turns.of(frame), shown, pixel)
             if not piped and time.monotonic() - last > limits.frame:
                 raise FeedError(f"none of what it sent for {limits.frame:g} s was a whole frame")

@@ -38,6 +38,7 @@ class Lane:
     """
 
     HISTORY: ClassVar[int] = 1000
+    TRUSTED: ClassVar[float] = 60.0  # seconds after which the picture may be another
     COUNTS: ClassVar[tuple[str, ...]] = ("processed", "broken", "operations", "dense_operations")
 
     def __init__(
@@ -53,11 +54,13 @@ class Lane:
         self.stream: eventful.Stream | None = None
         self.shape: Shape | None = None
         self.last: tuple[Shot, dict[str, Any]] | None = None
+        self._held: dict[str, Any] | None = None  # values of the output that a held frame repeats
         self.processed = self.broken = 0
         self.operations = self.dense_operations = 0
         for name in self.COUNTS:
             setattr(self, name, int((before or {}).get(name, 0)))
         self._size, self._patch, self._square, self._saved = size, patch, square, saved
+        self.seen = float((before or {}).get("seen", 0.0))  # when the last frame was taken in
         self._reformatter = VideoReformatter()
         self._reason = ""
         self._told = threading.Lock()  # of the next two, which others read while frames come
@@ -80,6 +83,7 @@ class Lane:
         except Exception as error:  # the other cameras go on, and this one with its next frame
             self.broken += 1
             self._reason = f"{type(error).__name__}: {error}"
+            self._held = None
             return None
         self._reason = ""
         self.processed += 1
@@ -93,7 +97,7 @@ class Lane:
         width, height = fitted(*shown(shot.timed), self._size, not self._square, self._patch)
         shape = height, width
         if self.stream is None or shape != self.shape:
-            self.stream = self._started(models, shape, policy, budget)
+            self.stream = self._started(models, shape, policy, budget, shot)
             self.shape = shape
         stream, network = self.stream, models.network(shape, policy)
         if shot.again:
@@ -105,17 +109,18 @@ class Lane:
         with torch.inference_mode():
             output = stream(image.to(torch.float32).div_(255))
             (row,) = stream.stats.rows
-            if row.kind == "held" and self.last is not None and not shot.again:
-                values = self.last[1]
+            used = stream.stats.total_operations - before[0]
+            dense = stream.stats.total_dense_operations - before[1]
+            self.operations += used
+            self.dense_operations += dense
+            if row.kind == "held" and self._held is not None:
+                values = self._held
             else:
                 seen = Shown(shape, shot.size)
                 each = [head.values(output, seen) for head in network.heads]
                 values = {name: value for part in each for name, value in part.items()}
-        used = stream.stats.total_operations - before[0]
-        dense = stream.stats.total_dense_operations - before[1]
-        self.operations += used
-        self.dense_operations += dense
-        self.last = shot, values
+                self._held = values
+        self.last, self.seen = (shot, values), shot.arrived
         latency = 1e3 * (time.monotonic() - shot.clock)
         point = Point(shot.arrived, row.kind, row.estimate, used / max(1, dense), latency)
         with self._told:
@@ -132,9 +137,12 @@ class Lane:
         )
 
     def _started(
-        self, models: Models, shape: Shape, policy: FramePolicy, budget: Budget | None
+        self, models: Models, shape: Shape, policy: FramePolicy, budget: Budget | None, shot: Shot
     ) -> eventful.Stream:
-        """A stream for a shape of frames, which goes on from what was saved if that fits."""
+        """A stream for a shape of frames, which goes on from what was saved if that fits.
+
+        Where that is older than `TRUSTED`, or of a time to come, the next frame is dense.
+        """
         stream = models.stream(shape, policy)
         saved, self._saved = self._saved, None
         if saved is not None:
@@ -142,6 +150,8 @@ class Lane:
                 stream.load_snapshot(saved)
             except (ValueError, OSError):  # of another model or size: begin with a dense frame
                 stream = models.stream(shape, policy)
+            if not 0 <= shot.arrived - self.seen <= self.TRUSTED:
+                stream.reset()
         give(stream, policy, budget)
         return stream
 
@@ -166,11 +176,13 @@ class Lane:
             results = sum(moment > since for moment in self._times)
             latency = self._points[-1].latency_ms if self._points else None
         rows = () if self.stream is None else self.stream.stats.rows
+        reasons = self._reason, camera.reason
+        first, second = reasons if camera.state == "live" else reversed(reasons)
         return CameraStatus(
             name=camera.source.name,
             source=camera.source.masked,
             state=camera.state,
-            reason=camera.source.hide(camera.reason or self._reason),
+            reason=camera.source.hide(first or second),
             retry_in=camera.retry_in,
             size=camera.size,
             processed=self.processed,

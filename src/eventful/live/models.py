@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from torch import nn
 
@@ -25,6 +26,10 @@ class Models:
         scene_cuts: Start over at scene cuts.
     """
 
+    SPARE: ClassVar[int] = 2  # networks that no camera uses, for one whose size goes back
+    FAILED: ClassVar[int] = 8  # of which the errors are remembered
+    AGAIN: ClassVar[float] = 10.0  # seconds until one that cannot be made is tried again
+
     def __init__(
         self, build: Callable[[int, int], Network], runtime: runtimes.Name, scene_cuts: bool
     ) -> None:
@@ -32,6 +37,7 @@ class Models:
         self._runtime: runtimes.Name = runtime
         self._cuts = eventful.SceneCuts() if scene_cuts else None
         self._networks: dict[Shape, Network] = {}
+        self._failed: dict[Shape, tuple[float, Exception]] = {}
 
     def network(self, shape: Shape, policy: FramePolicy) -> Network:
         """The network for frames of a shape, loaded once.
@@ -40,12 +46,23 @@ class Models:
             ValueError: It does not convert, or does not take frames of this shape.
         """
         if shape not in self._networks:
-            network = self._build(*shape)
-            for other in self._networks.values():
-                share_weights(network.model, other.model)
-            eventful.convert(network.model, policy)
-            self._networks[shape] = network
+            failed = self._failed.get(shape)
+            if failed is not None and time.monotonic() < failed[0] + self.AGAIN:
+                raise failed[1].with_traceback(None)  # to try is slow, and all cameras would wait
+            try:
+                self._networks[shape] = self._made(shape, policy)
+            except Exception as error:
+                self._failed[shape] = time.monotonic(), error
+                self._failed = dict([*self._failed.items()][-self.FAILED :])
+                raise
         return self._networks[shape]
+
+    def _made(self, shape: Shape, policy: FramePolicy) -> Network:
+        network = self._build(*shape)
+        for other in self._networks.values():
+            share_weights(network.model, other.model)
+        eventful.convert(network.model, policy)
+        return network
 
     def stream(self, shape: Shape, policy: FramePolicy) -> eventful.Stream:
         """A new stream for frames of a shape."""
@@ -67,8 +84,9 @@ class Models:
         return {name: kind for head in network.heads for name, kind in head.types.items()}
 
     def keep(self, shapes: Collection[Shape]) -> None:
-        """Forget networks for other shapes than these, so that memory does not grow."""
-        self._networks = {s: network for s, network in self._networks.items() if s in shapes}
+        """Forget networks for other shapes than these but a few, so that memory does not grow."""
+        for shape in [shape for shape in self._networks if shape not in shapes][: -self.SPARE]:
+            del self._networks[shape]
 
 
 def share_weights(model: nn.Module, other: nn.Module) -> None:

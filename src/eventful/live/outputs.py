@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -67,7 +69,8 @@ class JsonLines(Output):
     """A line of JSON for each result.
 
     Args:
-        path: A file, to which lines are added; None for standard output.
+        path: A file, to which lines are added, after one that a crash cut short too; None for
+            standard output.
 
     Raises:
         OutputError: It cannot be written.
@@ -77,28 +80,46 @@ class JsonLines(Output):
         self._path = path or Path("standard output")
         with writing(self._path):
             self._file = sys.stdout if path is None else path.open("a", encoding="utf-8")
+            if path is not None and _cut_short(path):
+                self._file.write("\n")
 
     def write(self, result: Result, types: Mapping[str, pa.DataType]) -> None:
         """Write a line."""
         with writing(self._path):
-            self._file.write(json.dumps(row(result), default=_plain) + "\n")
+            line = {name: _plain(value) for name, value in row(result).items()}
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not sys.stdout:
-            self._file.close()
+            with writing(self._path):
+                self._file.close()
+
+
+def _cut_short(path: Path) -> bool:
+    """Whether a file ends within a line."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold of a value."""
+    """What JSON can hold of a value; null where a number is none or infinite."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        value = np.round(value.astype(np.float64), 6)
+        finite = np.isfinite(value)
+        value = value if finite.all() else np.where(finite, value, None)
     if isinstance(value, np.ndarray):
-        return (
-            np.round(value.astype(np.float64), 6).tolist()
-            if value.dtype.kind == "f"
-            else (value.tolist())
-        )
-    return value.item()
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @final
@@ -135,7 +156,7 @@ class ParquetFolder(Output):
             self.close()
         if self._rows is None:
             now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-            name = f"{now}-{self._files:04d}.parquet"
+            name = f"{now}-{os.getpid()}-{self._files:04d}.parquet"  # none takes another's place
             self._rows, self._schema = Rows(self._folder / name, schema), schema
             self._count, self._begun, self._files = 0, time.monotonic(), self._files + 1
         self._rows.add(row(result))

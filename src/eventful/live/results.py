@@ -49,8 +49,9 @@ class Queued:
             return None
 
     def close(self) -> None:
-        """End it."""
-        self._end(self)
+        """End it; a second time does nothing."""
+        end, self._end = self._end, lambda _: None
+        end(self)
 
 
 @final

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,18 +17,33 @@ NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https")
 NAME = re.compile(r"[^\W_][\w .()-]{0,62}[\w)]|[^\W_]")
 _NAMED = re.compile(r"([^=:/?]+)=(.+)", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_USER = re.compile(r"(?<=://)[^/\s@]*(?:@[^/\s@]*)*@")
-_QUERY = re.compile(r"(?<=[?&;])([^=&;\s#'\"]+)=[^&;\s#'\"]*")
+_URL = re.compile(r"(?<=://)\S+")
+_PIECE = re.compile(r"([^=&;#'\"<>]+=)?[^&;#'\"<>]+")
+_QUERY = re.compile(r"(?<=[?&;])([^=&;\s#'\"]+=)[^&;\s#'\"]*")
+_USER = re.compile(r".*@", re.DOTALL)
+_NO_SCHEME = re.compile(r"^[^/]*:.*@", re.DOTALL)
+_WORD = re.compile(r"(?i)((?:pass|passwd|password|pwd|token|secret|key)=)[^&;/?\s#'\"]+")
 
 
 def mask(text: str) -> str:
-    """Hide what may be secret of the URLs in a text: users, passwords, values of queries.
+    """Hide what may be secret of the URLs in a text: users, passwords, queries.
+
+    Passwords may hold any sign, so all up to the last @ is taken for one; and some cameras want
+    theirs in the path, as in `/user=me_password=secret`.
 
     Example:
         >>> mask("refused by rtsp://me:secret@10.0.0.5/live?token=abc&n=1")
         'refused by rtsp://***@10.0.0.5/live?token=***&n=***'
     """
-    return _QUERY.sub(r"\1=***", _USER.sub("***@", text))
+    text = _QUERY.sub(r"\1***", _URL.sub(_masked, text))
+    return _WORD.sub(r"\1***", text)
+
+
+def _masked(found: re.Match[str]) -> str:
+    user, at, rest = found[0].rpartition("@")
+    place, mark, query = rest.partition("?")
+    hidden = _PIECE.sub(lambda piece: f"{piece[1] or ''}***", query)
+    return ("***@" if user or at else "") + place + mark + hidden
 
 
 @dataclass(frozen=True)
@@ -62,8 +78,10 @@ class Source:
                 f"expected {', '.join(NETWORK)}://..., a webcam such as /dev/video0, a video file, "
                 f"or - for standard input; got {self.masked}"
             )
-        if not self.place or "\0" in self.place or "\n" in self.place:
+        if not self.place:
             raise ValueError(f"the camera {self.name} has no place; write {self.name}=URL")
+        if any(unicodedata.category(sign) in ("Cc", "Cf", "Cs") for sign in self.place):
+            raise ValueError(f"the place of {self.name} has signs that nobody sees; remove them")
 
     def __repr__(self) -> str:
         return f"Source(name={self.name!r}, place={self.masked!r})"
@@ -86,18 +104,20 @@ class Source:
     @property
     def masked(self) -> str:
         """The place without its secrets."""
-        return mask(self.place)
+        begin, mark, rest = self.place.partition("://")
+        if not mark:  # perhaps a URL whose scheme was forgotten
+            return mask(_NO_SCHEME.sub("***@", self.place))
+        return mask(begin + mark + _USER.sub("***@", rest))
 
     def hide(self, text: str) -> str:
         """Hide the secrets of this source in a text, such as a library's message."""
         return mask(self._without_secrets(text))
 
     def _without_secrets(self, text: str) -> str:
-        try:
-            parts = urlsplit(self.place)
-            found = [parts.password, parts.username if parts.password else None]
-        except ValueError:
-            return text
+        given = self.place.partition("://")[2].rpartition("@")[0]
+        user, _, password = given.partition(":")
+        found = [password, user] if password else []
+        text = text.replace(self.place, self.masked)
         for secret in sorted({s for f in found if f for s in (f, unquote(f))}, key=len)[::-1]:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
         return text
@@ -110,7 +130,7 @@ class Source:
         """
         if self.kind == "file" and not Path(self.place).exists():
             raise FileNotFoundError(
-                f"there is nothing at {self.place}; a relative path starts at {Path.cwd()}, and "
+                f"there is nothing at {self.masked}; a relative path starts at {Path.cwd()}, and "
                 f"cameras have URLs such as rtsp://10.0.0.5/live"
             )
 
@@ -178,7 +198,7 @@ def _configured(path: Path) -> list[Source]:
         )
     unknown = sorted(map(str, set(content) - {"cameras"}))
     if unknown:
-        raise ValueError(f"{path} holds cameras and nothing else, got {', '.join(unknown)}")
+        raise ValueError(f"{path} holds cameras and nothing else, got {mask(', '.join(unknown))}")
     found = [Source(str(name), place) for name, place in cameras.items()]
     folder = path.parent
     return [Source(s.name, str(folder / s.place)) if s.kind == "file" else s for s in found]

@@ -7,8 +7,9 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 from eventful import runtimes
 from eventful.live.board import Point, Result, Status
@@ -103,6 +104,8 @@ class Watcher:
         self._lock = threading.RLock()  # of lanes and policy; held while a frame is computed
         self._turn = threading.Lock()  # lets others have it between two frames
         self._news = threading.Condition()
+        self._writing = threading.Lock()  # of outputs
+        self._runs = threading.Lock()  # held by `run`
         self._fresh = self._ending = self._closed = False
         self._beat = time.monotonic()  # when the thread that computes last went round
         self._policy, self._pace, self._budget = self._read(policy)
@@ -134,17 +137,20 @@ class Watcher:
         found = Source(camera, source)
         found.check()
         with self._turn, self._lock:
-            if self._closed:
-                raise ValueError("the watch has ended; start it again to add cameras")
+            if self._ending:
+                raise ValueError(f"the watch has ended; start it again to add {camera}")
             if camera in self._lanes:
                 raise ValueError(f"there is a camera {camera} already; take another name")
             if len(self._lanes) >= self.CAMERAS:
                 raise ValueError(f"there are {self.CAMERAS} cameras already, the most there can be")
-            snapshot, before = (None, {}) if self._saved is None else self._saved.of(camera)
+            kinds = {lane.camera.source.kind for lane in self._lanes.values()}
+            if found.kind == "input" and "input" in kinds:
+                raise ValueError("standard input can be only one camera; it is one already")
+            snapshot, before = (None, {}) if self._saved is None else self._saved.of(found)
             reader = Camera(found, self._notify, before=before, **self._reading)
             lane = Lane(reader, *self._fit, snapshot, before)
+            reader.start()  # raises where there is no room for a thread
             self._lanes = {**self._lanes, camera: lane}
-        reader.start()
 
     def remove(self, camera: str) -> None:
         """Remove a camera; its part of the budget goes to the others.
@@ -155,9 +161,14 @@ class Watcher:
         with self._turn, self._lock:
             lane = self._lanes[camera]
             self._lanes = {name: one for name, one in self._lanes.items() if name != camera}
-            self._models.keep({lane.shape for lane in self._lanes.values() if lane.shape})
+            self._keep_models()
+            if self._saved is not None:
+                self._saved.forget(camera)
         lane.camera.stop()
         lane.camera.drain()
+
+    def _keep_models(self) -> None:
+        self._models.keep({lane.shape for lane in self._lanes.values() if lane.shape})
 
     def set_policy(self, text: str) -> None:
         """Give all cameras another budget or error target, from their next frames on.
@@ -190,7 +201,10 @@ class Watcher:
 
         Raises:
             OutputError: Results cannot be written; cameras are stopped then, too.
+            RuntimeError: It runs already.
         """
+        if not self._runs.acquire(blocking=False):
+            raise RuntimeError("this watcher runs already; make another for other cameras")
         saved = time.monotonic()
         try:
             while not self._ending:
@@ -202,7 +216,10 @@ class Watcher:
                     self._save()
                     saved = time.monotonic()
         finally:
-            self.close()
+            try:
+                self.close()
+            finally:
+                self._runs.release()
 
     def _ended(self) -> bool:
         cameras = [lane.camera for lane in self._lanes.values()]
@@ -248,12 +265,16 @@ class Watcher:
             shot = lane.camera.take()
             if shot is None:
                 return False
+            shape = lane.shape
             result = lane.compute(shot, self._models, self._policy, self._budget)
+            if lane.shape != shape:
+                self._keep_models()
             types = None if lane.shape is None else self._models.types(lane.shape)
         if result is not None and types is not None:
             self._latencies.add(result.latency_ms)
-            for output in self._outputs:
-                output.write(result, types)
+            with self._writing:
+                for output in self._outputs:
+                    output.write(result, types)
             for queued in list(self._queued):
                 queued.put(result)
             if self._on_result is not None:
@@ -280,23 +301,21 @@ class Watcher:
 
     def close(self) -> None:
         """Stop all cameras, save their state, and finish what is written; `run` calls it."""
-        self._ending = True
         with self._lock:
-            self._closed = True
+            self._ending = self._closed = True  # none is added from here on
             cameras = [lane.camera for lane in self._lanes.values()]
         for camera in cameras:
             camera.stop()
-        limits: Any = self._reading["limits"]
-        until = time.monotonic() + max(limits.opening, limits.reading) + 1
+        stopped = time.monotonic()
         for camera in cameras:
-            camera.join(max(0.0, until - time.monotonic()))
+            camera.join(max(0.0, stopped + camera.patience - time.monotonic()))
             camera.drain()
-        outputs, self._outputs = self._outputs, []
-        try:
+        with ExitStack() as each:  # one that fails keeps none of the others from its end
+            with self._writing:
+                for output in self._outputs:
+                    each.callback(output.close)
+                self._outputs = []
             self._save()
-        finally:
-            for output in outputs:
-                output.close()
 
     def _save(self) -> None:
         with self._lock:
