@@ -124,6 +124,7 @@ def write(path: Path, frames: Sequence[np.ndarray], rate: int) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1  # a slice a frame
         stream.options = {"preset": "veryfast", "crf": "28", "g": str(rate), "bf": "0"}
         for pixels in frames:
             cut = np.ascontiguousarray(pixels[:height, :width])
