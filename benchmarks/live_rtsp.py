@@ -67,10 +67,10 @@ Run = tuple[str, dict[str, Any], Callable[[], Any]]  # part, what tells it apart
 
 def plan(clips: Sequence[Clip], arguments: Any) -> Iterator[Run]:
     """All runs, those of a part in turn."""
-    times = {"settle": arguments.settle, "seconds": arguments.seconds}
+    times = {n: getattr(arguments, n) for n in ("settle", "seconds")}
     for number in range(arguments.turns):
         for policy in arguments.policies[:: -1 if number % 2 else 1]:
-            call = {"size": arguments.size, **times, "seed": number}
+            call = {"size": arguments.size, **times, "apart": arguments.apart, "seed": number}
             yield (
                 "policies",
                 {"policy": policy, "turn": number},
@@ -101,7 +101,8 @@ def plan(clips: Sequence[Clip], arguments: Any) -> Iterator[Run]:
         for runtime in arguments.runtimes:
             for policy in arguments.sized:
                 same = size == arguments.size
-                call = {"size": size, "runtime": runtime, "apart": 1.0 if same else 0.0, **times}
+                call = {"size": size, "runtime": runtime, **times}
+                call["apart"] = arguments.apart if same else 0.0
                 call["seconds"] = arguments.seconds / 2
                 yield (
                     "sizing",
@@ -166,6 +167,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--turns", type=int, default=2, help="of all policies")
     parser.add_argument("--seconds", type=float, default=30.0, help="measured, of a run")
     parser.add_argument("--settle", type=float, default=8.0, help="seconds before")
+    parser.add_argument("--apart", type=float, default=1.0, help="seconds between looks, mean")
     parser.add_argument("--slower", type=int, default=4, help="cameras for faults, so many times")
     parser.add_argument("--fault-policy", default="error:0.2")
     parser.add_argument("--fault-turns", type=int, default=3)
@@ -185,7 +187,7 @@ def main(given: Sequence[str] | None = None) -> None:
     else:
         found = run(arguments, arguments.out or RESULT)
     if arguments.out is None and "summary" in found:
-        known = dict.fromkeys(("policies", "faults", "sizing"), [["not measured yet"]])
+        known = {name: [["not measured yet"]] for name in ("policies", "faults", "sizing")}
         filling.fill(PAGE, "live-rtsp", known | tables(found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
@@ -45,7 +46,7 @@ def rate_at(rows: Sequence[Found], level: float, name: str) -> tuple[float, bool
         larger; None if the error is larger everywhere.
     """
     reached = [row["results_per_second"] for row in rows if row[name] <= level]
-    for one, two in zip(rows, rows[1:], strict=False):
+    for one, two in pairwise(rows):
         if (one[name] <= level) != (two[name] <= level):
             part = (level - one[name]) / (two[name] - one[name])
             rates = one["results_per_second"], two["results_per_second"]
@@ -93,7 +94,7 @@ def evenly(rows: Sequence[Found], busy: float, name: str) -> float:
 
 
 def summary(found: Found) -> dict[str, Any]:
-    """The issue of all runs that there are."""
+    """What all runs that there are come to."""
     result: dict[str, Any] = {}
     rows = by_policy(found.get("policies", []))
     if "skip:1" in rows and "staleness" in found:
@@ -138,11 +139,10 @@ def _compared(rows: Mapping[str, Any], found: Found) -> dict[str, Any]:
         }
         for key, curve in curves.items():
             needed = dense_rate(curve, row[key], *place)
-            one[f"{key}_over_dense"] = row[key] / dense[key]
             one[f"{key}_dense_rate"] = needed
             one[f"{key}_machine"] = needed and needed / dense["results_per_second"]
             if row in shared:
-                one[f"{key}_over_even"] = row[key] / evenly(even, row["busy"], key)
+                one[f"{key}_over_even"] = _over(row[key], evenly(even, row["busy"], key))
         compared[name] = one
     at_equal = {}
     for key in curves:
@@ -151,6 +151,10 @@ def _compared(rows: Mapping[str, Any], found: Found) -> dict[str, Any]:
         ratio = rate and rate / dense["results_per_second"]
         at_equal[key] = {"results_per_second": rate, "over_dense": ratio, "at_the_cheapest": most}
     return {"rows": rows, "compared": compared, "at_equal_error": at_equal}
+
+
+def _over(value: float, other: float) -> float | None:
+    return value / other if other else None
 
 
 def _share(row: Found) -> float:
