@@ -20,7 +20,7 @@ from live_watch import Row, Server, Session, spread
 from eventful.video import Reader
 
 FAULTS = "killed", "slowed", "resized"
-SLOWED = 8  # times
+SLOWED = 2  # times; cameras of less than a frame a second take long to open
 
 
 class Files:
@@ -119,18 +119,15 @@ def _figures(rows: Sequence[Row], calm: Sequence[Row], seconds: float) -> dict[s
     }
 
 
-def reconnects(
-    files: Files, *, size: int, times: int, away: float, settle: float
-) -> list[dict[str, Any]]:
+def reconnect(clips: Sequence[Clip], *, size: int, away: float, settle: float) -> dict[str, Any]:
     """The server of all cameras is killed and started again.
 
     Cameras carry, and would take a dense frame of their own after a thousand: every dense one after
     the server's return is for its return.
 
     Args:
-        files: What cameras send.
+        clips: Of the cameras, at their own rate.
         size: Side of the squares that the model sees.
-        times: How often.
         away: Seconds without a server.
         settle: Seconds after the first results before it is killed.
 
@@ -138,24 +135,20 @@ def reconnects(
         Seconds from when the server listens to the first result of the first and of the last
         camera, and the dense frames that each camera took within its first three.
     """
-    served = files.usual | files.others
-    server = Server(served)
-    found = []
+    files = {clip.name: clip.file for clip in clips}
+    server = Server(files)
     try:
-        urls = {name: server.url(name) for name in served}
+        urls = {name: server.url(name) for name in files}
         session = Session(urls, "carry:1000", size=size)
         try:
             session.start(settle)
-            for _ in range(times):
-                server.kill()
-                session.tick_for(away)
-                found.append(_return(session, lambda: server.start(served), list(served)))
-                session.tick_for(settle)
+            server.kill()
+            session.tick_for(away)
+            return _return(session, lambda: server.start(files), list(files))
         finally:
             session.watcher.close()
     finally:
         server.kill()
-    return found
 
 
 def _return(session: Session, start: Callable[[], None], names: Sequence[str]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ GStreamer's RTSP server, at a rate at which two cores cannot keep up with dense 
   with dense in turn, from the errors of dense tokens by age; for `skip:1` it should be near 1.
 - `over_even`: against the best of cameras that skip or carry evenly and keep the machine busy as
   long.
+- Reconnects: seconds from when the server of all cameras listens again to the first result of the
+  first and of the last camera; `carry:1000`, so that dense frames are for the return alone.
 - Faults: cameras send --slower times more rarely, policy --fault-policy, budgets not shared.
   Sizes: a result takes the time measured, and reading a frame its processor time over the cores.
 """
@@ -46,7 +48,7 @@ from typing import Any
 
 import filling
 from live_clips import Clip, Settings, made, staleness
-from live_faults import Files, reconnects, turn
+from live_faults import Files, reconnect, turn
 from live_rtsp_summary import summary, tables
 from live_watch import measure
 
@@ -89,7 +91,7 @@ def plan(clips: Sequence[Clip], arguments: Any) -> Iterator[Run]:
         yield (
             "reconnect",
             {"turn": number},
-            lambda: reconnects(sent(), times=1, away=3.0, **small)[0],
+            lambda: reconnect(clips, away=arguments.away, **small),
         )
     for number in range(arguments.fault_turns):
         yield (
@@ -171,6 +173,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--slower", type=int, default=4, help="cameras for faults, so many times")
     parser.add_argument("--fault-policy", default="error:0.2")
     parser.add_argument("--fault-turns", type=int, default=3)
+    parser.add_argument("--away", type=float, default=3.0, help="seconds without a server")
     parser.add_argument("--reconnects", type=int, default=5)
     runtimes = ("torch", "openvino") if version("openvino") else ("torch",)
     parser.add_argument("--runtimes", nargs="+", default=runtimes)

@@ -101,7 +101,18 @@ def test_live_rtsp(run, script, data, monkeypatch, tmp_path):
         "--slower",
         1,
     )
-    few = ("--policies", "skip:1", "time:0.5", "skip:2", "--sized", "skip:1", "--reconnects", 1)
+    few = (
+        "--policies",
+        "skip:1",
+        "time:0.5",
+        "skip:2",
+        "--sized",
+        "skip:1",
+        "--reconnects",
+        1,
+        "--away",
+        0.3,
+    )
     settings = (*small, *short, *few, "--runtimes", "torch", "--folder", tmp_path)
     measured = run("live_rtsp", *settings)
     assert run("live_rtsp", *settings) == measured
