@@ -74,11 +74,17 @@ def stale(curve: Sequence[float], results: float, cameras: int, rate: float) -> 
 
 
 def dense_rate(curve: Sequence[float], error: float, cameras: int, rate: float) -> float | None:
-    """Results a second at which dense in turn shows no larger an error; None beyond all frames."""
-    for results in np.geomspace(0.5, 4 * cameras * rate, 400):
-        if stale(curve, results, cameras, rate) <= error:
-            return float(results)
-    return None
+    """Results a second from which on dense in turn shows no larger an error.
+
+    Clips come back to where they were, so that very old frames may be right again: these rates are
+    not meant. None if four results a frame are too few.
+    """
+    found = None
+    for results in np.geomspace(4 * cameras * rate, 0.5, 400):
+        if stale(curve, results, cameras, rate) > error:
+            break
+        found = float(results)
+    return found
 
 
 def evenly(rows: Sequence[Found], busy: float, name: str) -> float:
