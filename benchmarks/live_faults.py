@@ -1,7 +1,7 @@
 """One of many cameras fails, and all of them come back after their server has been away.
 
-The camera that fails has a server of its own. Cameras send so slowly that no frame is dropped: what
-the others give then depends on their frames alone, and can be compared frame by frame.
+The camera that fails has a server of its own. Cameras send slowly and no frame is dropped: what the
+others give then depends on their frames alone, and can be compared frame by frame.
 """
 
 from __future__ import annotations
@@ -66,21 +66,23 @@ def turn(files: Files, policy: str, *, size: int, seconds: float, settle: float)
         seconds: From the fault to the end.
         settle: Seconds before the fault.
     """
-    calm = _run(files, policy, None, size, seconds, settle)
-    found: dict[str, Any] = {"policy": policy, "undisturbed": _figures(calm, calm, seconds)}
+    before, after = _run(files, policy, None, size, seconds, settle)
+    calm = before + after
+    found: dict[str, Any] = {"policy": policy, "undisturbed": _figures(after, calm, seconds)}
     for fault in FAULTS:
-        found[fault] = _figures(_run(files, policy, fault, size, seconds, settle), calm, seconds)
+        _, after = _run(files, policy, fault, size, seconds, settle)
+        found[fault] = _figures(after, calm, seconds)
     return found
 
 
 def _run(
     files: Files, policy: str, fault: str | None, size: int, seconds: float, settle: float
-) -> list[Row]:
-    """The other cameras' results after the fault, or after the same time without one."""
+) -> tuple[list[Row], list[Row]]:
+    """The other cameras' results before the fault, or so long without one, and those after it."""
     others, own = Server(files.others), Server(files.usual)
     urls = {files.name: own.url(files.name)} | {name: others.url(name) for name in files.others}
     try:
-        session = Session(urls, policy, size=size, digests=True)
+        session = Session(urls, policy, size=size, exact=True)
         try:
             session.start(settle)
             begin = len(session.rows)
@@ -88,7 +90,8 @@ def _run(
             failing.start()
             session.tick_for(seconds)
             failing.join()
-            return [row for row in session.rows[begin:] if row.camera != files.name]
+            before, after = session.rows[:begin], session.rows[begin:]
+            return tuple([r for r in each if r.camera != files.name] for each in (before, after))  # type: ignore[return-value]
         finally:
             session.watcher.close()
     finally:
@@ -108,7 +111,7 @@ def _fail(own: Server, files: Files, fault: str | None) -> None:
 def _figures(rows: Sequence[Row], calm: Sequence[Row], seconds: float) -> dict[str, Any]:
     """Latency and results of a run, and how many are equal to those of the undisturbed one."""
     mine, theirs = (
-        {(r.camera, r.frame): (r.kind, r.digest) for r in each} for each in (rows, calm)
+        {(r.camera, r.time): (r.kind, r.digest) for r in each} for each in (rows, calm)
     )
     both = mine.keys() & theirs.keys()
     return {

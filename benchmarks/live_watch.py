@@ -87,7 +87,7 @@ class Row(NamedTuple):
 
     Attributes:
         camera: Its camera.
-        frame: The frame's number.
+        time: The frame's, by the stream's clock.
         kind: Dense, partial, carried or held.
         latency: From arrival to result, in milliseconds.
         moment: When it was there, by the clock that only goes forward.
@@ -96,7 +96,7 @@ class Row(NamedTuple):
     """
 
     camera: str
-    frame: int
+    time: float
     kind: str
     latency: float
     moment: float
@@ -131,7 +131,7 @@ class Session:
         size: Side of the squares that the model sees.
         runtime: What runs frames after the first.
         limits: Time-outs and waits.
-        digests: Keep checksums of results.
+        exact: Drop no frame and keep checksums of results, so that they can be compared.
     """
 
     def __init__(
@@ -142,17 +142,17 @@ class Session:
         size: int,
         runtime: runtimes.Name = "torch",
         limits: Limits = Limits(),  # noqa: B008 - frozen
-        digests: bool = False,
+        exact: bool = False,
     ) -> None:
         self.rows: list[Row] = []
         self.ticks: list[tuple[float, int, float]] = []  # moment, results, seconds
-        self._names, self._digests = list(urls), digests
+        self._names, self._exact = list(urls), exact
         self._shown: dict[str, Result] = {}
         self._newest: dict[str, tuple[int, Timed]] = {}
         self._last = 0.0
         self._policy = policy
         settings = {"size": size, "square": True, "runtime": runtime, "limits": limits}
-        self.watcher = Watcher(_network, policy, on_result=self._take, **settings)
+        self.watcher = Watcher(_network, policy, on_result=self._take, lossless=exact, **settings)
         for name, url in urls.items():
             self.watcher.add(name, url)
             self._observe(self.watcher._lanes[name].camera)
@@ -169,11 +169,11 @@ class Session:
 
     def _take(self, result: Result) -> None:
         now = time.monotonic()
-        digest = zlib.crc32(result.values["patches"].tobytes()) if self._digests else 0
+        digest = zlib.crc32(result.values["patches"].tobytes()) if self._exact else 0
         self._shown[result.camera] = result
         self.rows.append(
             Row(
-                *(result.camera, result.frame, result.kind, result.latency_ms),
+                *(result.camera, result.time, result.kind, result.latency_ms),
                 *(now, now - self._last, digest),
             )
         )
