@@ -110,9 +110,7 @@ def _fail(own: Server, files: Files, fault: str | None) -> None:
 
 def _figures(rows: Sequence[Row], calm: Sequence[Row], seconds: float) -> dict[str, Any]:
     """Latency and results of a run, and how many are equal to those of the undisturbed one."""
-    mine, theirs = (
-        {(r.camera, r.time): (r.kind, r.digest) for r in each} for each in (rows, calm)
-    )
+    mine, theirs = ({(r.camera, r.time): (r.kind, r.digest) for r in each} for each in (rows, calm))
     both = mine.keys() & theirs.keys()
     return {
         "latency_ms": spread([row.latency for row in rows]),
