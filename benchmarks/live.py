@@ -87,22 +87,39 @@ class Clip:
 
     def errors(self, tick: int, shown: Tensor) -> tuple[float, float]:
         """Relative error of what is shown, over all patches and over those that move."""
-        exact, past = self._dense[self._at(tick)], self._dense[self._at(max(0, tick - AGO))]
-        change = (exact - past).square().sum(-1)
-        moves = change.topk(max(1, int(MOVING * len(change)))).indices
-        off = shown - exact
-        return tuple((off[p].norm() / exact[p].norm()).item() for p in (slice(None), moves))  # type: ignore[return-value]
+        return errors(self.tokens(tick), self.tokens(max(0, tick - AGO)), shown)
+
+
+def errors(exact: Tensor, past: Tensor, shown: Tensor) -> tuple[float, float]:
+    """Relative error of what is shown, over all patches and over those that move.
+
+    Args:
+        exact: The dense tokens (patches, dim).
+        past: Those of `AGO` frames before.
+        shown: What is shown in their place.
+    """
+    change = (exact - past).square().sum(-1)
+    moves = change.topk(max(1, int(MOVING * len(change)))).indices
+    off = shown - exact
+    return tuple((off[p].norm() / exact[p].norm()).item() for p in (slice(None), moves))  # type: ignore[return-value]
 
 
 def clips(root: Path, network: Any, size: int, frames: int, cameras: int) -> list[Clip]:
     """The cameras: half of them move, half are nearly still."""
+    return [
+        _clip(network, path, size, first, frames) for path, first in places(root, frames, cameras)
+    ]
+
+
+def places(root: Path, frames: int, cameras: int) -> list[tuple[Path, int]]:
+    """Videos of the cameras, those that move first, and the frame at which each begins."""
     still = cameras // 2
     davis = sorted((root / DAVIS).iterdir())
-    places = [(davis[n % len(davis)], 0) for n in range(cameras - still)]
+    found = [(davis[n % len(davis)], 0) for n in range(cameras - still)]
     for number, video in enumerate(("cdnet2014/highway/input", "vtest/vtest.avi")):
         count = (still + 1 - number) // 2
-        places += [(root / video, first) for first in quiet(root / video, frames, count)]
-    return [_clip(network, path, size, first, frames) for path, first in places]
+        found += [(root / video, first) for first in quiet(root / video, frames, count)]
+    return found
 
 
 def quiet(path: Path, frames: int, count: int) -> list[int]:
