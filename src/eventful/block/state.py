@@ -70,6 +70,15 @@ class KeysValues(NamedTuple):
         """Copies of some, row after row."""
         return cls(torch.cat([kv.k for kv in rows]), torch.cat([kv.v for kv in rows]))
 
+    def split(self, count: int) -> list[KeysValues]:
+        """What `joined` joined of so many."""
+        return [KeysValues(*parts) for parts in zip(*(x.chunk(count) for x in self), strict=True)]
+
+    def copy_(self, other: KeysValues) -> None:
+        """Write others over all of them."""
+        for kept, values in zip(self, other, strict=True):
+            kept.copy_(values)
+
     def write_(self, places: Tensor, new: KeysValues) -> None:
         """Write others over those at some places.
 
@@ -104,6 +113,7 @@ class Pass:
         beside: For each row, the keys and values (1, heads, tokens, dim) by block that its chosen
             tokens attend to, theirs in the place of the kept ones; nothing is written. None for
             the stream's own, which are.
+        each: The same, of rows that are of several streams: theirs are written over those kept.
         new: With `stale`, the chosen tokens' (total, heads, head_dim) keys and values, by block.
         tokens: (total, dim) the chosen tokens between two blocks.
         inputs: What each block was handed, where all taps are wanted.
@@ -118,6 +128,7 @@ class Pass:
     state_dtype: torch.dtype | None = None
     stale: Tensor | None = None
     beside: Sequence[Mapping[str, KeysValues]] | None = None
+    each: Sequence[Mapping[str, KeysValues]] | None = None
     new: dict[str, KeysValues] = field(default_factory=dict)
     tokens: Tensor | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -84,6 +86,8 @@ def _across(
     if work.stale is not None:
         work.new[block.name] = new
         return _beside(block, q, state.kv, new, work.stale)
+    if work.each is not None:
+        return _row_by_row(block, q, _of_each(block, work.each, new, index), table, lines, index)
     if work.beside is not None:
         kept = KeysValues.joined([kept[block.name] for kept in work.beside])
         kept.write_(index.flat, new)
@@ -101,12 +105,39 @@ def _across(
         q, table = (x if x is None else x.unflatten(0, (len(index.counts), -1)) for x in (q, table))
         assert q is not None
         return _attend(block, q, kept, table, lines).flatten(0, 1)
+    rows = [kept.row(row) for row in range(len(index.counts))]
+    return _row_by_row(block, q, rows, table, lines, index)
+
+
+def _of_each(
+    block: EventfulBlock,
+    each: Sequence[Mapping[str, KeysValues]],
+    new: KeysValues,
+    index: Index,
+) -> list[KeysValues]:
+    """The keys and values of rows of several streams, with new ones written over those kept."""
+    rows = [kept[block.name] for kept in each]
+    parts = (x.split(index.counts) for x in (index.positions, *new))
+    for row, places, k, v in zip(rows, *parts, strict=True):
+        row.write_(places, KeysValues(k, v))
+    return rows
+
+
+def _row_by_row(
+    block: EventfulBlock,
+    q: Tensor,
+    rows: Sequence[KeysValues],
+    table: Tensor | None,
+    lines: Grid | None,
+    index: Index,
+) -> Tensor:
+    """Attention (total, width) where rows have different numbers of queries."""
     found = []
-    for row, (start, count) in enumerate(zip(index.starts, index.counts, strict=True)):
+    for kept, start, count in zip(rows, index.starts, index.counts, strict=True):
         some = slice(start, start + count)
         own = None if table is None else table[None, some]
         if count:
-            found.append(_attend(block, q[None, some], kept.row(row), own, lines)[0])
+            found.append(_attend(block, q[None, some], kept, own, lines)[0])
     return torch.cat(found)
 
 
@@ -152,6 +183,9 @@ def _within_windows(
     slots = slots + windows.slots(qkv.device)[index.positions]
     kv = _by_window(block, qkv, grid, work, index, state)
     kv.write_(slots, _keys(block, qkv))
+    if work.each is not None:
+        for kept, rows in zip(work.each, kv.split(len(work.each)), strict=True):
+            kept[block.name].copy_(rows)
     if work.keep and index.is_everything and work.beside is None:
         state.kv = kv.to(work.state_dtype)
     order = (slots // area).sort(stable=True)
@@ -179,8 +213,8 @@ def _by_window(
     block: EventfulBlock, qkv: Tensor, grid: Grid, work: Pass, index: Index, state: BlockState
 ) -> KeysValues:
     """The keys and values (batch * windows, heads, area, dim) to write to: kept, or padding."""
-    if work.beside is not None:
-        return KeysValues.joined([kept[block.name] for kept in work.beside])
+    if (others := work.beside or work.each) is not None:
+        return KeysValues.joined([kept[block.name] for kept in others])
     if work.keep and not index.is_everything:
         assert state.kv is not None  # the first frame is whole
         return state.kv

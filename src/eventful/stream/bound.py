@@ -34,6 +34,7 @@ class Bound:
 
     Attributes:
         frame: The same.
+        method: The same.
         module: The stream's copy: eventful blocks and what holds them; all else is the model's.
         blocks: The stream's, by name.
         account: Counts their operations.
@@ -45,7 +46,7 @@ class Bound:
 
     def __init__(self, model: nn.Module, method: str, frame: Frame) -> None:
         originals = eventful_blocks(model).values()
-        self._originals = (model, *originals)
+        self._originals, self.method = (model, *originals), method
         self._account()
         self.frame = frame
         self.module = bound_copy(model, frame, method)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eventful.stream.bound import Bound
 from eventful.stream.budget import Budget
+from eventful.stream.plan import Decision
 from eventful.stream.stats import Report
 
 
@@ -26,6 +27,22 @@ class Taken(NamedTuple):
     x: Tensor
     images: Tensor | None
     inputs: Mapping[str, Any]
+
+
+class Asked(NamedTuple):
+    """A frame of which it is decided what to do.
+
+    Attributes:
+        taken: The frame.
+        decisions: What each row is given.
+        repeats: Whether it gives the last output again.
+        seconds: Time taken so far.
+    """
+
+    taken: Taken
+    decisions: list[Decision]
+    repeats: bool
+    seconds: float
 
 
 class Engine(ABC):

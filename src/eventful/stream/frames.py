@@ -22,7 +22,7 @@ from eventful.stream.bound import Bound, now
 from eventful.stream.budget import Budget
 from eventful.stream.costs import Costs, check_costs, unit_for
 from eventful.stream.cuts import SceneCuts
-from eventful.stream.engine import Engine, Taken
+from eventful.stream.engine import Asked, Engine, Taken
 from eventful.stream.layout import (
     Layout,
     StatedModel,
@@ -32,9 +32,9 @@ from eventful.stream.layout import (
     token_grid,
 )
 from eventful.stream.measure import counted_costs, timed_costs
-from eventful.stream.outputs import copied
-from eventful.stream.plan import KINDS
-from eventful.stream.schedule import Decision, Schedule
+from eventful.stream.outputs import Form, copied, fixed
+from eventful.stream.plan import Decision, moving
+from eventful.stream.schedule import Schedule
 from eventful.stream.stats import Report
 from eventful.stream.taps import Compared, Taps
 
@@ -67,13 +67,14 @@ class Frames(Engine):
         super().__init__(bound, check)
         check_costs(policy, costs)
         self.policy, self.budget = policy, budget
-        self._cuts, self._dtype, self._told = scene_cuts, state_dtype, costs
+        self._cuts, self.state_dtype, self._told = scene_cuts, state_dtype, costs
         self._passes, self._ahead = passes, 0
         self._linked: frozenset[str] = frozenset()
         self._schedule: Schedule | None = None
         self._taps: Taps | None = None
         self._last: Any = None
-        self._rows, self._tokens, self._running = 0, 0, False
+        self._rows, self._running = 0, False
+        self.form: Form | None = None  # of what the model returns of a row; None runs frames alone
         self._computed: Tensor | None = None
         self._measured: dict[tuple[int, ...], Costs] = {}  # by the shape of frames
 
@@ -93,6 +94,11 @@ class Frames(Engine):
         """What is known of the blocks' outputs, once there was a frame."""
         assert self._taps is not None
         return self._taps
+
+    @property
+    def keeps(self) -> bool:
+        """Whether keys and values are kept."""
+        return Schedule.keeps_tokens(self.policy)
 
     @property
     def costs(self) -> Costs | None:
@@ -140,9 +146,10 @@ class Frames(Engine):
         x, images, inputs = taken
         self._running = False
         with self.bound.fresh_states():
-            work, output, seconds, observer = self._trace(x, inputs)
+            work = self.bound.frame.work = self.work(None, None)
+            output, seconds, observer = self.bound.observe(x, inputs, self._check)
             assert work.index is not None
-            rows, tokens = self._check_rows(len(work.index.counts), x), work.index.tokens
+            rows = self._check_rows(len(work.index.counts), x)
             layout = self._found(x, work, output, observer, images is not None)
             grid, taps = layout.grid, layout.taps
             if observer.written & set(taps):  # what was noted has been written over
@@ -152,12 +159,12 @@ class Frames(Engine):
             schedule.start(rows)
             decisions = schedule.decide(images, dict.fromkeys(range(rows), reason))
         self._running = True
-        self._rows, self._tokens, self._linked = rows, tokens, layout.linked
+        self._rows, self._linked = rows, layout.linked
         norms = {name: reader_norm(self.bound, name) for name in taps}
         self._taps = Taps(layout.prefix, grid, norms, layout.suffix)
-        self._taps.start(work.outputs, self._dtype)
+        self._taps.start(work.outputs, self.state_dtype)
         self.bound.account.outside = self._outside(observer)
-        self.bound.account.measure(self._tokens)
+        self.bound.account.measure(self._taps.tokens)
         self._hand_over(x, inputs, work, output)
         self._end(output, inputs)
         if isinstance(self.policy, Auto):
@@ -167,6 +174,7 @@ class Frames(Engine):
             schedule.done(row, decision, None)
         self.bound.frame.work = None
         self.note(decisions)
+        self.form = Form.of(output) if rows == 1 else None
         return output, self.report(seconds, decisions, [None] * self._rows)
 
     def _found(self, x: Tensor, work: Pass, output: Any, observer: Observer, moves: bool) -> Layout:
@@ -202,15 +210,13 @@ class Frames(Engine):
 
     def work(self, index: Index | None, taps: frozenset[str] | None) -> Pass:
         """A pass over some tokens; None stands for all of a first frame."""
-        keep = Schedule.keeps_tokens(self.policy)
         linked = frozenset() if index is None else self._linked
-        return Pass(index, keep, linked, taps=taps, state_dtype=self._dtype)
+        return Pass(index, self.keeps, linked, taps=taps, state_dtype=self.state_dtype)
 
     def _end(self, output: Any, inputs: Mapping[str, Any]) -> None:
         """Let go of the pass, and keep the output for frames on which nothing moves."""
         self.bound.frame.work = None
-        fixed = not any(isinstance(x, Tensor) for x in tree_leaves(dict(inputs)))
-        self._last = copied(output) if fixed else None  # else it may depend on what changes
+        self._last = copied(output) if fixed(inputs) else None  # else it depends on what changes
 
     def _find_costs(self, x: Tensor, images: Tensor | None, inputs: Mapping[str, Any]) -> Costs:
         """Count operations where a share of them is asked for; else measure time."""
@@ -226,52 +232,64 @@ class Frames(Engine):
             self._measured[shape] = timed_costs(*args, repeat)
         return self._measured[shape]
 
-    def _trace(self, x: Tensor, inputs: Mapping[str, Any]) -> tuple[Pass, Any, float, Observer]:
-        """Run a whole frame, and take note of what every block took and gave."""
-        work = self.bound.frame.work = self.work(None, None)
-        output, seconds, observer = self.bound.observe(x, inputs, self._check)
-        return work, output, seconds, observer
-
     def run(self, taken: Taken, flush: Mapping[int, str], number: int) -> tuple[Any, Report]:
         """Compute a frame as the schedule decides."""
-        assert self._schedule is not None
-        x, images, inputs = taken
-        self._running = True
-        start = now(x)
-        decisions = self._schedule.decide(images, flush)
-        compared: list[Compared | None] = [None] * self._rows
-        repeats = self._last is not None and all(d.kind == "held" for d in decisions)
-        if repeats:
-            output = copied(self._last)
-        else:
-            output, compared = self.run_pass(x, inputs, decisions)
-            self._end(output, inputs)
-        for row, decision in enumerate(decisions):
-            self._schedule.done(row, decision, compared[row])
-        seconds = now(x) - start
-        self._schedule.clock(1e3 * seconds)
-        self.note(decisions)
-        return output, self.report(seconds, decisions, compared, repeats)
+        return self.run_asked(self.ask(taken, flush))
 
-    def run_pass(
-        self, x: Tensor, inputs: Mapping[str, Any], decisions: Sequence[Decision]
-    ) -> tuple[Any, list[Compared | None]]:
-        """Run the model; blocks compute what the rows ask for, taps show the rest moved."""
-        taps = self.taps
-        work = self.work(self.index(decisions, x.device), frozenset(taps.norms))
-        moving = [None if d.kind in ("dense", "held") else d.look for d in decisions]
-        if not work.index.is_everything:  # type: ignore[union-attr]
-            work.shown = taps.show(moving, x.dtype)
+    def ask(self, taken: Taken, flush: Mapping[int, str]) -> Asked:
+        """Take a frame in, and decide what to do with it; `run_asked` or `answer` is to follow."""
+        self._running = True
+        start = now(taken.x)
+        decisions = self.schedule.decide(taken.images, flush)
+        repeats = self._last is not None and all(d.kind == "held" for d in decisions)
+        return Asked(taken, decisions, repeats, now(taken.x) - start)
+
+    def joins(self, asked: Asked) -> bool:
+        """Whether a frame may be computed together with those of other streams."""
+        dense = any(decision.kind == "dense" for decision in asked.decisions)
+        alone = dense or asked.repeats or self._passes is not None or self.form is None
+        return not alone and fixed(asked.taken.inputs)
+
+    def run_asked(self, asked: Asked) -> tuple[Any, Report]:
+        """Compute a frame, in a pass of its own."""
+        (x, _, inputs), decisions = asked.taken, asked.decisions
+        start = now(x)
+        if asked.repeats:
+            return self.answer(asked, copied(self._last), {}, now(x) - start)
+        work = self.asked_for(x, decisions)
         output = self.compute(x, inputs, work)
-        shown = work.outputs or work.shown
-        compared = [
-            taps.compare(shown, row, d.look) if d.kind == "dense" and d.look is not None else None
-            for row, d in enumerate(decisions)
-        ]
-        rows = {kind: [r for r, d in enumerate(decisions) if d.kind == kind] for kind in KINDS}
-        settled = [row for row, decision in enumerate(decisions) if decision.settle]
-        taps.keep(shown, sorted({*rows["dense"], *settled}), rows["partial"])
-        return output, compared
+        return self.answer(asked, output, work.outputs or work.shown, now(x) - start)
+
+    def answer(
+        self, asked: Asked, output: Any, shown: Mapping[str, Tensor], seconds: float
+    ) -> tuple[Any, Report]:
+        """Take note of how a frame came out.
+
+        Args:
+            asked: The frame.
+            output: What the model returned.
+            shown: (rows, tokens, dim) by tap, from now on this object's; nothing if it repeats.
+            seconds: That computing it took.
+        """
+        decisions = asked.decisions
+        compared: Sequence[Compared | None] = [None] * self._rows
+        if not asked.repeats:
+            compared = self.taps.keep(shown, decisions)
+            self._end(output, asked.taken.inputs)
+        for row, decision in enumerate(decisions):
+            self.schedule.done(row, decision, compared[row])
+        seconds += asked.seconds
+        self.schedule.clock(1e3 * seconds)
+        self.note(decisions)
+        return output, self.report(seconds, decisions, compared, asked.repeats)
+
+    def asked_for(self, x: Tensor, decisions: Sequence[Decision]) -> Pass:
+        """A pass in which blocks compute what the rows ask for, and taps show the rest moved."""
+        index = self.taps.index(decisions, x.device)
+        work = self.work(index, frozenset(self.taps.norms))
+        if not index.is_everything:
+            work.shown = self.taps.show(moving(decisions), x.dtype)
+        return work
 
     def compute(self, x: Tensor, inputs: Mapping[str, Any], work: Pass) -> Any:
         """Take a pass through the model, and return what that returns."""
@@ -283,25 +301,8 @@ class Frames(Engine):
 
     def note(self, decisions: Sequence[Decision]) -> None:
         """A frame is done: remember which of its tokens were computed."""
-        self._computed = self.index(decisions, self.bound.weight.device).mask()
+        self._computed = self.taps.index(decisions, self.bound.weight.device).mask()
         self._running = False
-
-    def index(self, decisions: Sequence[Decision], device: torch.device) -> Index:
-        """The tokens that the blocks compute, of all rows."""
-        assert self._taps is not None
-        places = torch.arange(self._tokens, device=device)
-        prefix = places[: self._taps.prefix]
-        suffix = places[self._tokens - self._taps.suffix :]
-        rows = []
-        for decision in decisions:
-            if decision.kind == "dense":
-                rows.append(places)
-            elif decision.patches is not None:
-                patches = decision.patches.to(device) + len(prefix)
-                rows.append(torch.cat([prefix, patches, suffix]))
-            else:
-                rows.append(prefix[:0])
-        return Index.from_rows(rows, self._tokens)
 
     def report(
         self,
@@ -317,7 +318,7 @@ class Frames(Engine):
         used = Operations()
         for row, (decision, found) in enumerate(zip(decisions, compared, strict=True)):
             active = 0 if decision.patches is None else len(decision.patches) + self._taps.special
-            active = self._tokens if decision.kind == "dense" else active
+            active = self._taps.tokens if decision.kind == "dense" else active
             used += account.passed(active)
             rows.append(self._schedule.row_report(row, decision, active, found))
         used += Operations(other=0 if repeats else account.outside)
@@ -370,7 +371,7 @@ class Frames(Engine):
             "layout": {
                 "linked": sorted(self._linked),
                 **self._taps.layout(),
-                "tokens": self._tokens,
+                "tokens": self._taps.tokens,
                 "rows": self._rows,
             },
         }
@@ -382,7 +383,7 @@ class Frames(Engine):
         for name, block in self.bound.blocks.items():
             binding(block).state = BlockState.from_tensors(tensors.get(name, {}), 0)
             binding(block).grid = content["grids"][name]
-        self._linked, self._tokens = frozenset(layout["linked"]), layout["tokens"]
+        self._linked = frozenset(layout["linked"])
         self._rows, grid = layout["rows"], tuple(layout["grid"])
         norms = {name: reader_norm(self.bound, name) for name in layout["taps"]}
         self._taps = Taps(layout["prefix"], grid, norms, layout["suffix"])
@@ -393,4 +394,4 @@ class Frames(Engine):
         self._computed, self._running = None, False
         if self._passes is not None and self.bound.changed:
             self._passes.forget()
-        self.bound.account.measure(self._tokens)
+        self.bound.account.measure(self._taps.tokens)

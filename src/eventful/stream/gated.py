@@ -59,6 +59,12 @@ class Gated(Engine):
         """The policy of every gate."""
         return bindings.policies(self.bound.blocks)
 
+    @property
+    def policy(self) -> Policy | dict[str, Policy]:
+        """That of all gates, or one for each where they differ."""
+        first, *rest = self.policies.values()
+        return first if all(policy == first for policy in rest) else self.policies
+
     def set_policy(self, policy: Policy | Mapping[str, Policy]) -> None:
         """Give gates their policies; those that a mapping leaves out keep theirs."""
         now = self.policies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from eventful.stream.bound import Bound, now
 from eventful.stream.engine import Taken
 from eventful.stream.inputs import Inputs, check_finite
+
+ANOTHER_KIND = "another kind of policy"  # why a frame is computed in full
 
 
 class Runner(Protocol):
@@ -96,10 +98,19 @@ class Intake:
                 found = runner.run(taken, dict.fromkeys(rows or [], why), number)
         except BaseException:
             if runner.interrupted and self.size is not None:
-                self.pending = None, "interrupted"
+                self.interrupted()
             raise
         self.pending = None
         return found, now(x) - start
+
+    def go_on(self, size: tuple[Any, ...], pending: Sequence[Any] | None) -> None:
+        """Go on from a snapshot: frames of this size, rows to compute in full and why."""
+        self.size = size
+        self.pending = (pending[0], pending[1]) if pending else None
+
+    def interrupted(self) -> None:
+        """What is remembered is half changed: have the next frame computed in full."""
+        self.pending = None, "interrupted"
 
     def _first(self, runner: Runner, frame: Tensor, taken: Taken, reason: str) -> Any:
         """Compute a frame in full; where the model fails, say what it expects."""

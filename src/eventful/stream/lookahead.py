@@ -14,11 +14,12 @@ from eventful.block.bindings import binding
 from eventful.motion import Between, Look, Picture, rank_between
 from eventful.policies import Auto
 from eventful.stream.bound import now
-from eventful.stream.engine import Taken
+from eventful.stream.budget import Budget
+from eventful.stream.engine import Engine, Taken
 from eventful.stream.frames import Frames
 from eventful.stream.outputs import Form, copied
-from eventful.stream.plan import Seen
-from eventful.stream.schedule import Decision
+from eventful.stream.plan import Decision, Seen
+from eventful.stream.schedule import Schedule
 from eventful.stream.stats import Report
 from eventful.stream.taps import Compared
 from eventful.stream.waiting import Done, Known, Ordered, Side, Waiting
@@ -55,6 +56,21 @@ class Lookahead:
         self._form: Form | None = None  # of what the model returns; None takes frames one by one
         self.taken = 0
         frames.look_ahead(most)
+
+    @staticmethod
+    def engine(engine: Engine, policy: Any, budget: Budget | None) -> Frames:
+        """The engine, if its policy goes with lookahead.
+
+        Raises:
+            ValueError: It does not.
+        """
+        if not isinstance(engine, Frames):
+            raise ValueError(
+                f"lookahead carries frames from dense ones, and token policies have none; set "
+                f"stream.policy to Auto(...) or Carry(k), got {policy}"
+            )
+        Schedule.check_waits(engine.policy, budget)
+        return engine
 
     @property
     def state_bytes(self) -> int:
@@ -151,7 +167,9 @@ class Lookahead:
         picture = frames.schedule.picture(0)
         for block in frames.bound.blocks.values():
             binding(block).state.kv = None  # else a runtime writes over what `before` keeps
-        output, (compared,) = frames.run_pass(taken.x, taken.inputs, [decision])
+        work = frames.asked_for(taken.x, [decision])
+        output = frames.compute(taken.x, taken.inputs, work)
+        (compared,) = frames.taps.keep(work.outputs, [decision])
         after = self._dense_side(picture, decision.look, compared)
         waiting, self._waiting = self._waiting, []
         ordered: list[Ordered | Waiting] = []
@@ -289,7 +307,7 @@ class Lookahead:
         """Take frames through the model together."""
         frames, taps = self._frames, self._frames.taps
         x = torch.cat([item.frame.taken.x for item in some])
-        index = frames.index([item.decision for item in some], x.device)
+        index = taps.index([item.decision for item in some], x.device)
         work = frames.work(index, frozenset(taps.norms))
         tokens = [item.tokens(taps) for item in some]
         work.shown = {name: torch.cat([t[name] for t in tokens]).to(x.dtype) for name in taps.norms}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,11 @@ def copied(output: Any) -> Any:
     if not all(isinstance(leaf, Tensor | bool | int | float | str | None) for leaf in leaves):
         return None
     return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, output)
+
+
+def fixed(inputs: Mapping[str, Any]) -> bool:
+    """Whether what a model takes beside the frame is known by how it looks."""
+    return not any(isinstance(x, Tensor) for x in tree_leaves(dict(inputs)))
 
 
 class Form(NamedTuple):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, final
 
 from torch import Tensor
 
+from eventful.motion import Look
 from eventful.policies import Carry, Skip
 from eventful.stream.estimate import CAUSAL, Sides
 
@@ -35,6 +37,35 @@ class Choice(NamedTuple):
     band: tuple[int, int] = (0, 0)
     settle: bool = False
     instead: Kind = "carried"
+
+
+class Decision(NamedTuple):
+    """What a frame of one row is given.
+
+    Attributes:
+        kind: What is done.
+        reason: Why.
+        look: What is seen of it against what was computed; None where nothing needs to be.
+        patches: (active,) positions of the patches to compute on a partial frame.
+        estimate: Relative error of what is shown as estimated, where it is.
+        flushed: Whether it is dense for another reason than the policy's.
+        settle: Whether what is shown then stands for a dense output.
+        instead: What a dense frame would have been.
+    """
+
+    kind: Kind
+    reason: str
+    look: Look | None = None
+    patches: Tensor | None = None
+    estimate: float | None = None
+    flushed: bool = False
+    settle: bool = False
+    instead: Kind = "carried"
+
+
+def moving(decisions: Sequence[Decision]) -> list[Look | None]:
+    """By what each row's output is moved before anything of it is computed."""
+    return [None if d.kind in ("dense", "held") else d.look for d in decisions]
 
 
 class Check(NamedTuple):

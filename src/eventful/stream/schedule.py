@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,35 +17,11 @@ from eventful.stream.budget import Budget
 from eventful.stream.costs import Costs
 from eventful.stream.cuts import SceneCuts, picture_change
 from eventful.stream.flat import Flat
-from eventful.stream.plan import Check, Choice, Every, Kind, Plan
+from eventful.stream.plan import Check, Choice, Decision, Every, Plan
 from eventful.stream.stats import FrameRow
 from eventful.stream.taps import Compared
 
 THUMBNAIL = 16, 16  # size at which pictures are compared to find scene cuts
-
-
-class Decision(NamedTuple):
-    """What a frame of one row is given.
-
-    Attributes:
-        kind: What is done.
-        reason: Why.
-        look: What is seen of it against what was computed; None where nothing needs to be.
-        patches: (active,) positions of the patches to compute on a partial frame.
-        estimate: Relative error of what is shown as estimated, where it is.
-        flushed: Whether it is dense for another reason than the policy's.
-        settle: Whether what is shown then stands for a dense output.
-        instead: What a dense frame would have been.
-    """
-
-    kind: Kind
-    reason: str
-    look: Look | None = None
-    patches: Tensor | None = None
-    estimate: float | None = None
-    flushed: bool = False
-    settle: bool = False
-    instead: Kind = "carried"
 
 
 class Schedule:

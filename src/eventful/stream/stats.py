@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eventful.counting import Operations
 
@@ -145,6 +146,16 @@ class Stats:
         self.fallbacks += report.fallbacks
         self.seconds, self.state_bytes = seconds, state_bytes
 
+    def counts(self) -> dict[str, Any]:
+        """What is counted over all frames, for a snapshot."""
+        return {name: copy(getattr(self, name)) for name in _COUNTS}
+
+    def go_on(self, counts: Mapping[str, Any], state_bytes: int) -> None:
+        """Go on from what `counts` gave."""
+        for name, value in counts.items():
+            setattr(self, name, type(getattr(self, name))(value))
+        self.state_bytes = state_bytes
+
     def count(self, operations: Operations, dense: Operations) -> None:
         """Enter one more frame."""
         self.frames += 1
@@ -187,3 +198,6 @@ class Stats:
                 f"flushes     {dict(self.flush_reasons)}",
             ]
         )
+
+
+_COUNTS = ("frames", "total_operations", "total_dense_operations", "kinds")

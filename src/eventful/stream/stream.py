@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,20 +14,21 @@ from eventful import runtimes
 from eventful.block.state import Frame
 from eventful.policies import FramePolicy, Policy
 from eventful.runtimes.passes import Passes
-from eventful.stream import compiled, snapshots
+from eventful.stream import compiled, engines, snapshots
 from eventful.stream.bound import Bound
 from eventful.stream.budget import Budget, check_shared
 from eventful.stream.costs import Costs
 from eventful.stream.cuts import SceneCuts
-from eventful.stream.engine import Engine
+from eventful.stream.engine import Asked, Engine
 from eventful.stream.frames import Frames
 from eventful.stream.gated import Gated, GateView
 from eventful.stream.inputs import Inputs, Normalize, Pixels, check_state_dtype
-from eventful.stream.intake import Intake
-from eventful.stream.layout import Layout, StatedModel
+from eventful.stream.intake import ANOTHER_KIND, Intake, Runner
+from eventful.stream.layout import Layout
 from eventful.stream.lookahead import Lookahead
 from eventful.stream.schedule import Schedule
-from eventful.stream.stats import Stats
+from eventful.stream.stats import Report, Stats
+from eventful.stream.together import Joining, Ticket, Together, Waiting
 
 AnyPolicy = FramePolicy | Policy | Mapping[str, Policy]
 
@@ -108,15 +109,17 @@ class Stream:
         self._bound = Bound(model, method, self._frame)
         engine = runtimes.runtime_named(runtime)
         self._passes = None if engine is None else Passes(engine, self._bound.subject)
+        given = self._bound, self._passes, self._settings
+        self._check, self._frames = partial(engines.check, *given), partial(engines.frames, *given)
         self._gated = Gated(self._bound, compile, scene_cuts, check)
         self._engine: Engine = self._gated
         self._intake = Intake(self._bound, Inputs(model, normalize, pixels), compile)
         self._ahead: Lookahead | None = None
+        self._ticket: Ticket | None = None
         self.stats = Stats()
-        chosen = policy if policy is not None else self._bound.default_policy
-        self._check_runtime(chosen)
-        if chosen is not None:
-            self.policy = chosen
+        self._check(policy := self._bound.default_policy if policy is None else policy)
+        if policy is not None:
+            self.policy = policy
 
     @property
     def policy(self) -> FramePolicy | Policy | dict[str, Policy]:
@@ -126,15 +129,12 @@ class Stream:
         gate names (or patterns such as `*.mlp`) to token policies; gates that a mapping leaves out
         keep theirs. Between frame policies and token policies everything is computed in full once.
         """
-        if isinstance(self._engine, Frames):
-            return self._engine.policy
-        first, *rest = self._gated.policies.values()
-        return first if all(policy == first for policy in rest) else self._gated.policies
+        return self._engine.policy if isinstance(self._engine, Frames) else self._gated.policy
 
     @policy.setter
     def policy(self, policy: AnyPolicy) -> None:
         before = self._engine
-        self._check_runtime(policy)
+        self._check(policy)
         if not isinstance(policy, FramePolicy):
             self._gated.set_policy(policy)
             self._engine = self._gated
@@ -142,28 +142,8 @@ class Stream:
             before.set_policy(policy)
         else:
             self._engine = self._frames(policy)
-        if self._engine is not before and self._intake.size is not None:
-            self._intake.pending = None, _ANOTHER_KIND
-
-    def _check_runtime(self, policy: AnyPolicy | None) -> None:
-        """Refuse a policy that does not go with the runtime or the budget."""
-        check_shared(self.budget, policy)
-        graphs = self._passes is not None or isinstance(self._bound.module, StatedModel)
-        if graphs and not isinstance(policy, FramePolicy):
-            raise ValueError(
-                f"a runtime's graphs run frame policies (Auto, Carry, Skip), got "
-                f"{policy or 'token policies by default'}; choose one, or run the model in PyTorch"
-            )
-
-    def _frames(self, policy: FramePolicy) -> Frames:
-        if self._settings["compile"]:
-            raise ValueError(
-                f"compile=True serves token policies; {policy} changes the number of tokens from "
-                f"frame to frame; leave compile=False"
-            )
-        names = "scene_cuts", "check", "state_dtype", "costs", "budget"
-        given = {name: self._settings[name] for name in names}
-        return Frames(self._bound, policy, passes=self._passes, **given)
+        if self._engine is not before and self._intake.size:
+            self._intake.pending = None, ANOTHER_KIND
 
     @property
     def budget(self) -> Budget | None:
@@ -195,12 +175,41 @@ class Stream:
                 stream is then as it was before.
             RuntimeError: The model is in train mode, or the frame asks for gradients.
         """
-        self._free("run another frame")
-        engine, number = self._engine, self.stats.frames
-        sees = isinstance(engine, Frames) and Schedule.sees(engine.policy)
-        (output, report), seconds = self._intake.take(engine, frame, inputs, number, sees)
-        self.stats.tell(report, seconds if sees else report.seconds, engine.state_bytes)
+        (output, report), seconds = self._take(self._engine, frame, inputs)
+        self._tell(report, seconds)
         return output
+
+    def ask(self, passes: Together, frame: Tensor, **inputs: Any) -> Ticket:
+        """Hand in a frame that `passes.run()` computes, with frames of other streams.
+
+        Raises:
+            RuntimeError: The frame before still waits.
+            Exception: As for a call.
+        """
+        found, seconds = self._take(Joining(self._engine), frame, inputs)
+        engine, ticket = self._engine, Ticket()
+        if isinstance(found, Asked):
+            assert isinstance(engine, Frames)
+            passes.add(Waiting(engine, found, ticket, self._tell, self._intake.interrupted))
+        else:
+            output, report = found
+            self._tell(report, seconds)
+            ticket.close(output)
+        self._ticket = ticket
+        return ticket
+
+    def _take(self, runner: Runner, frame: Tensor, inputs: Mapping[str, Any]) -> tuple[Any, float]:
+        self._free("run another frame")
+        return self._intake.take(runner, frame, inputs, self.stats.frames, self._sees)
+
+    def _tell(self, report: Report, seconds: float) -> None:
+        seconds = seconds if self._sees else report.seconds
+        self.stats.tell(report, seconds, self._engine.state_bytes)
+
+    @property
+    def _sees(self) -> bool:
+        """Whether frames are looked at as pictures."""
+        return isinstance(self._engine, Frames) and Schedule.sees(self._engine.policy)
 
     def run(self, frames: Iterable[Tensor], *, lookahead: int = 0, **inputs: Any) -> Iterator[Any]:
         """Process the frames of one video in order, each once those after it are known.
@@ -234,16 +243,12 @@ class Stream:
             {'dense': 3, 'carried': 4}
         """
         if type(lookahead) is not int or lookahead < 0:
-            raise ValueError(f"lookahead needs a whole number of frames, got {lookahead!r}")
+            raise ValueError(
+                f"lookahead needs a whole number of frames, 0 or more, got {lookahead!r}"
+            )
         if not lookahead:
             return (self(frame, **inputs) for frame in frames)
-        engine = self._engine
-        if not isinstance(engine, Frames):
-            raise ValueError(
-                f"lookahead carries frames from dense ones, and token policies have none; set "
-                f"stream.policy to Auto(...) or Carry(k), got {self.policy}"
-            )
-        Schedule.check_waits(engine.policy, self.budget)
+        engine = Lookahead.engine(self._engine, self.policy, self.budget)
         return self._run_ahead(engine, frames, lookahead, inputs)
 
     def _run_ahead(
@@ -270,7 +275,9 @@ class Stream:
             self.reset()
 
     def _free(self, what: str) -> None:
-        """Refuse what would disturb a run with lookahead."""
+        """Refuse what would disturb a run with lookahead, or a frame that waits."""
+        if self._ticket is not None and self._ticket.waits:
+            raise RuntimeError(f"cannot {what} while a frame waits; call run() of its passes first")
         if self._ahead is not None:
             raise RuntimeError(
                 f"cannot {what} while frames of a run with lookahead wait; take all its outputs, "
@@ -348,8 +355,8 @@ class Stream:
         """
         self._free("save anything")
         size, pending = self._intake.size, self._intake.pending
-        if size is None or pending == (None, _ANOTHER_KIND):
-            when = "before the first frame" if size is None else f"after {_ANOTHER_KIND}"
+        if size is None or pending == (None, ANOTHER_KIND):
+            when = "before the first frame" if size is None else f"after {ANOTHER_KIND}"
             raise ValueError(f"there is nothing to save {when}")
         content = {
             "model": snapshots.describe(self._bound.module, self._bound.blocks),
@@ -358,7 +365,7 @@ class Stream:
             "pending": list(pending) if pending else None,
             "state_dtype": str(self._frame.state_dtype),
             "outside": self._bound.account.outside,
-            "counts": {name: copy(getattr(self.stats, name)) for name in _COUNTS},
+            "counts": self.stats.counts(),
         }
         if path is not None:
             snapshots.write(content, path)
@@ -384,17 +391,10 @@ class Stream:
         size = snapshots.size_in(content, device)
         snapshots.check_size(size, self._intake.size)
         policy = snapshots.frame_policy_in(content["engine"])
-        self._check_runtime(policy)
+        self._check(policy)
         engine = self._gated if policy is None else self._frames(policy)
         engine.load(content["engine"], device)
-        self._engine, self._intake.size = engine, size
-        self._bound.account.outside = content["outside"]
+        self._engine, self._bound.account.outside = engine, content["outside"]
         self._bound.settle()
-        self._intake.pending = tuple(content["pending"]) if content["pending"] else None
-        for name, value in content["counts"].items():
-            setattr(self.stats, name, type(getattr(self.stats, name))(value))
-        self.stats.state_bytes = engine.state_bytes
-
-
-_ANOTHER_KIND = "another kind of policy"
-_COUNTS = ("frames", "total_operations", "total_dense_operations", "kinds")
+        self._intake.go_on(size, content["pending"])
+        self.stats.go_on(content["counts"], engine.state_bytes)

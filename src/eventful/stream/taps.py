@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from eventful.motion import Between, Look, carry
-from eventful.stream.plan import Kind
+from eventful.ops import Index
+from eventful.stream.plan import Decision, Kind
 
 Norm = Callable[[Tensor], Tensor]
 Tokens = Mapping[str, Tensor]
@@ -59,6 +60,11 @@ class Taps:
     shown: dict[str, list[Tensor]] = field(default_factory=dict)
 
     @property
+    def tokens(self) -> int:
+        """All tokens of a row."""
+        return self.grid[0] * self.grid[1] + self.special
+
+    @property
     def special(self) -> int:
         """Tokens that are no patches."""
         return self.prefix + self.suffix
@@ -86,23 +92,43 @@ class Taps:
             for name in self.dense
         }
 
+    def index(self, decisions: Sequence[Decision], device: torch.device) -> Index:
+        """The tokens that blocks compute, of all rows; those that are no patches go with these."""
+        tokens = self.tokens
+        places = torch.arange(tokens, device=device)
+        rows = []
+        for decision in decisions:
+            if decision.kind == "dense":
+                rows.append(places)
+            elif decision.patches is not None:
+                patches = decision.patches.to(device) + self.prefix
+                parts = places[: self.prefix], patches, places[tokens - self.suffix :]
+                rows.append(torch.cat(parts))
+            else:
+                rows.append(places[:0])
+        return Index.from_rows(rows, tokens)
+
     def keep(
-        self, shown: Mapping[str, Tensor], dense: Sequence[int], partial: Sequence[int]
-    ) -> None:
-        """Take note of what was shown, and of which rows were computed.
+        self, shown: Mapping[str, Tensor], decisions: Sequence[Decision]
+    ) -> list[Compared | None]:
+        """Take note of what was shown; what dense rows tell of what would have been otherwise.
 
         Args:
             shown: (batch, tokens, dim) by tap, which are this object's from now on.
-            dense: Rows of which all tokens were.
-            partial: Rows of which some were.
+            decisions: What was computed of each row.
         """
+        compared = [
+            self.compare(shown, row, d.look) if d.kind == "dense" and d.look is not None else None
+            for row, d in enumerate(decisions)
+        ]
         for name, tokens in shown.items():
-            rows = _rows(tokens.to(self.dense[name][0].dtype))
-            self.shown[name] = rows
-            for row in dense:
-                self.dense[name][row] = rows[row]
-            for row in (*dense, *partial):
-                self.fresh[name][row] = rows[row]
+            rows = self.shown[name] = _rows(tokens.to(self.dense[name][0].dtype))
+            for row, decision in enumerate(decisions):
+                if decision.kind == "dense" or decision.settle:
+                    self.dense[name][row] = rows[row]
+                if decision.kind in ("dense", "partial") or decision.settle:
+                    self.fresh[name][row] = rows[row]
+        return compared
 
     def compare(self, outputs: Mapping[str, Tensor], row: int, look: Look) -> Compared:
         """Hold a row's dense outputs against what would have been shown: the worst of all taps."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from eventful.block.state import KeysValues
 from eventful.motion import Between, Look, Picture
 from eventful.stream.engine import Taken
-from eventful.stream.schedule import Decision
+from eventful.stream.plan import Decision
 from eventful.stream.stats import Report
 from eventful.stream.taps import Taps
 
