@@ -17,6 +17,7 @@ from eventful.live.models import Models, Shape
 from eventful.outputs import Shown
 from eventful.policies import FramePolicy
 from eventful.stream.budget import Budget
+from eventful.stream.together import Ticket
 from eventful.video.decode import shown
 from eventful.video.geometry import fitted, to_pixels
 
@@ -62,15 +63,14 @@ class Lane:
         self._size, self._patch, self._square, self._saved = size, patch, square, saved
         self.seen = float((before or {}).get("seen", 0.0))  # when the last frame was taken in
         self._reformatter = VideoReformatter()
-        self._reason = ""
+        self._reason, self._before = "", (0, 0)
+        self._ticket: Ticket | None = None
         self._told = threading.Lock()  # of the next two, which others read while frames come
         self._points: deque[Point] = deque(maxlen=self.HISTORY)
         self._times: deque[float] = deque(maxlen=MOST_RESULTS)
 
-    def compute(
-        self, shot: Shot, models: Models, policy: FramePolicy, budget: Budget | None
-    ) -> Result | None:
-        """Compute a frame; None if that fails, which `status` then tells.
+    def ask(self, shot: Shot, models: Models, policy: FramePolicy, budget: Budget | None) -> None:
+        """Hand a frame in, to be computed with those of other cameras; `answer` is to follow.
 
         Args:
             shot: The frame.
@@ -78,12 +78,20 @@ class Lane:
             policy: What frames are given.
             budget: What all cameras share, or None.
         """
+        self._ticket = None
         try:
-            result = self._computed(shot, models, policy, budget)
+            self._ticket = self._handed_in(shot, models, policy, budget)
         except Exception as error:  # the other cameras go on, and this one with its next frame
-            self.broken += 1
-            self._reason = f"{type(error).__name__}: {error}"
-            self._held = None
+            self._fail(error)
+
+    def answer(self, shot: Shot, models: Models, policy: FramePolicy) -> Result | None:
+        """The result of the frame that was handed in; None if it failed, as `status` then tells."""
+        if self._ticket is None:
+            return None
+        try:
+            result = self._result(shot, models, policy)
+        except Exception as error:
+            self._fail(error)
             return None
         self._reason = ""
         self.processed += 1
@@ -91,35 +99,45 @@ class Lane:
             self._times.append(time.monotonic())
         return result
 
-    def _computed(
+    def _fail(self, error: Exception) -> None:
+        self.broken += 1
+        self._reason = f"{type(error).__name__}: {error}"
+        self._held = None
+
+    def _handed_in(
         self, shot: Shot, models: Models, policy: FramePolicy, budget: Budget | None
-    ) -> Result:
+    ) -> Ticket:
         width, height = fitted(*shown(shot.timed), self._size, not self._square, self._patch)
         shape = height, width
         if self.stream is None or shape != self.shape:
             self.stream = self._started(models, shape, policy, budget, shot)
             self.shape = shape
-        stream, network = self.stream, models.network(shape, policy)
         if shot.again:
-            stream.reset()
-        timed = shot.timed
+            self.stream.reset()
+        timed, stats = shot.timed, self.stream.stats
         pixels = to_pixels(timed.frame, self._reformatter, timed.turn, width, height)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
-        before = stream.stats.total_operations, stream.stats.total_dense_operations
-        with torch.inference_mode():
-            output = stream(image.to(torch.float32).div_(255))
-            (row,) = stream.stats.rows
-            used = stream.stats.total_operations - before[0]
-            dense = stream.stats.total_dense_operations - before[1]
-            self.operations += used
-            self.dense_operations += dense
-            if row.kind == "held" and self._held is not None:
-                values = self._held
-            else:
-                seen = Shown(shape, shot.size)
-                each = [head.values(output, seen) for head in network.heads]
-                values = {name: value for part in each for name, value in part.items()}
-                self._held = values
+        self._before = stats.total_operations, stats.total_dense_operations
+        return self.stream.ask(models.passes, image.to(torch.float32).div_(255))
+
+    def _result(self, shot: Shot, models: Models, policy: FramePolicy) -> Result:
+        assert self.stream is not None
+        assert self.shape is not None
+        assert self._ticket is not None
+        output, stats = self._ticket.output, self.stream.stats
+        (row,) = stats.rows
+        used = stats.total_operations - self._before[0]
+        dense = stats.total_dense_operations - self._before[1]
+        self.operations += used
+        self.dense_operations += dense
+        if row.kind == "held" and self._held is not None:
+            values = self._held
+        else:
+            seen, heads = Shown(self.shape, shot.size), models.network(self.shape, policy).heads
+            with torch.inference_mode():
+                each = [head.values(output, seen) for head in heads]
+            values = {name: value for part in each for name, value in part.items()}
+            self._held = values
         self.last, self.seen = (shot, values), shot.arrived
         latency = 1e3 * (time.monotonic() - shot.clock)
         point = Point(shot.arrived, row.kind, row.estimate, used / max(1, dense), latency)

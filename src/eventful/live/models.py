@@ -12,6 +12,7 @@ import eventful
 from eventful import runtimes
 from eventful.outputs import Network
 from eventful.policies import FramePolicy
+from eventful.stream.together import Together
 
 Shape = tuple[int, int]
 
@@ -24,6 +25,9 @@ class Models:
         build: Makes the network for frames of a height and a width.
         runtime: What runs frames after the first.
         scene_cuts: Start over at scene cuts.
+
+    Attributes:
+        passes: Which frames of all cameras share.
     """
 
     SPARE: ClassVar[int] = 2  # networks that no camera uses, for one whose size goes back
@@ -36,6 +40,7 @@ class Models:
         self._build = build
         self._runtime: runtimes.Name = runtime
         self._cuts = eventful.SceneCuts() if scene_cuts else None
+        self.passes = Together()
         self._networks: dict[Shape, Network] = {}
         self._failed: dict[Shape, tuple[float, Exception]] = {}
 

@@ -6,14 +6,14 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from eventful import runtimes
 from eventful.live.board import Point, Result, Status
-from eventful.live.camera import Camera
+from eventful.live.camera import Camera, Shot
 from eventful.live.drawing import drawn
 from eventful.live.feeds import Limits
 from eventful.live.lane import Lane
@@ -243,43 +243,48 @@ class Watcher:
         Raises:
             OutputError: Results cannot be written.
         """
-        start, count = time.monotonic(), 0
-        self._beat = start
-        for lane in self._lanes.values():
-            if self._ending:
-                break
-            count += self._one(lane)
-            self._beat = time.monotonic()
-        if count:
-            self._notify()  # there may be more
-            self._keep_pace(1e3 * (time.monotonic() - start))
-        return count
-
-    def _one(self, lane: Lane) -> bool:
-        """Compute a camera's frame, if it has one."""
+        self._beat = start = time.monotonic()
         with self._turn:
             pass  # who waits for the lock comes first
         with self._lock:
-            if self._lanes.get(lane.camera.source.name) is not lane:
-                return False
-            shot = lane.camera.take()
-            if shot is None:
-                return False
-            shape = lane.shape
-            result = lane.compute(shot, self._models, self._policy, self._budget)
-            if lane.shape != shape:
-                self._keep_models()
-            types = None if lane.shape is None else self._models.types(lane.shape)
-        if result is not None and types is not None:
-            self._latencies.add(result.latency_ms)
-            with self._writing:
-                for output in self._outputs:
-                    output.write(result, types)
-            for queued in list(self._queued):
-                queued.put(result)
-            if self._on_result is not None:
-                self._on_result(result)
-        return True
+            asked, results = self._asked(), list[tuple[Result, Mapping[str, Any]]]()
+            self._models.passes.run()
+            for lane, shot in asked:
+                result = lane.answer(shot, self._models, self._policy)
+                types = None if lane.shape is None else self._models.types(lane.shape)
+                if result is not None and types is not None:
+                    self._latencies.add(result.latency_ms)
+                    results.append((result, types))
+        for result, types in results:
+            self._hand_out(result, types)
+        if asked:
+            self._notify()  # there may be more
+            self._keep_pace(1e3 * (time.monotonic() - start))
+        return len(asked)
+
+    def _asked(self) -> list[tuple[Lane, Shot]]:
+        """Take a frame of each camera that has one, and hand it in; dense ones are computed."""
+        asked = []
+        for lane in self._lanes.values():
+            shot = None if self._ending else lane.camera.take()
+            if shot is not None:
+                shape = lane.shape
+                lane.ask(shot, self._models, self._policy, self._budget)
+                asked.append((lane, shot))
+                if lane.shape != shape:
+                    self._keep_models()
+                self._beat = time.monotonic()
+        return asked
+
+    def _hand_out(self, result: Result, types: Mapping[str, Any]) -> None:
+        """Tell of a result everyone who wants to know."""
+        with self._writing:
+            for output in self._outputs:
+                output.write(result, types)
+        for queued in list(self._queued):
+            queued.put(result)
+        if self._on_result is not None:
+            self._on_result(result)
 
     def _keep_pace(self, milliseconds: float) -> None:
         with self._lock:
