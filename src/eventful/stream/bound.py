@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from eventful.block.bindings import binding, state_bytes
 from eventful.block.block import EventfulBlock, eventful_blocks
-from eventful.block.state import BlockState, Frame
+from eventful.block.state import BlockState, Frame, KeysValues
 from eventful.block.twin import bound_copy
 from eventful.counting import Observer, outside
 from eventful.counting.account import Account
@@ -191,6 +191,12 @@ class Bound:
                 binding(block).state = before[name]
             self.frame.reached = False
             raise
+
+    @property
+    def kept(self) -> dict[str, KeysValues]:
+        """The keys and values that are kept, by block."""
+        states = {name: binding(block).state for name, block in self.blocks.items()}
+        return {name: state.kv for name, state in states.items() if state.kv is not None}
 
     @property
     def state_bytes(self) -> int:

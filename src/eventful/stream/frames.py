@@ -31,7 +31,7 @@ from eventful.stream.layout import (
     reader_norm,
     token_grid,
 )
-from eventful.stream.measure import counted_costs, timed_costs
+from eventful.stream.measure import Measured, counted_costs
 from eventful.stream.outputs import Form, copied, fixed
 from eventful.stream.plan import Decision, moving
 from eventful.stream.schedule import Schedule
@@ -76,7 +76,7 @@ class Frames(Engine):
         self._rows, self._running = 0, False
         self.form: Form | None = None  # of what the model returns of a row; None runs frames alone
         self._computed: Tensor | None = None
-        self._measured: dict[tuple[int, ...], Costs] = {}  # by the shape of frames
+        self.measured = Measured()
 
     @property
     def rows(self) -> int:
@@ -224,13 +224,11 @@ class Frames(Engine):
         repeats = self._last is not None and self._rows == 1  # rows are hardly ever held at once
         if isinstance(self.policy, Auto) and self.policy.share is not None:
             return counted_costs(self.bound.account, self._taps.special, self._rows, repeats)
-        shape = tuple(x.shape)
-        if shape not in self._measured:
-            assert images is not None
-            repeat = partial(copied, self._last) if repeats else None
-            args = self.bound, self.compute, x, images, inputs, self._taps, self._linked
-            self._measured[shape] = timed_costs(*args, repeat)
-        return self._measured[shape]
+        assert images is not None
+        repeat = partial(copied, self._last) if repeats else None
+        alone = self._rows > 1 or self._passes is not None or not fixed(inputs)
+        args = self.bound, self.compute, x, images, inputs, self._taps, self._linked, repeat
+        return self.measured.costs(*args, alone=alone)
 
     def run(self, taken: Taken, flush: Mapping[int, str], number: int) -> tuple[Any, Report]:
         """Compute a frame as the schedule decides."""

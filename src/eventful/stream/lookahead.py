@@ -193,13 +193,11 @@ class Lookahead:
         """The dense frame that has just been computed."""
         frames, before = self._frames, self._side
         tokens = {name: rows[0] for name, rows in frames.taps.dense.items()}
-        states = {name: binding(block).state for name, block in frames.bound.blocks.items()}
-        kept = {name: state.kv for name, state in states.items() if state.kv is not None}
         known = None
         learns = isinstance(frames.policy, Auto)
         if learns and before is not None and look is not None and compared is not None:
             known = Known(before.number, before.tokens, look, compared.shown)
-        return Side(self.taken, picture, tokens, kept, known)
+        return Side(self.taken, picture, tokens, frames.bound.kept, known)
 
     def _begin(self, side: Side) -> None:
         """Carry the frames to come from here."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, final
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eventful.block.bindings import binding
 from eventful.block.state import BlockState, Pass
@@ -17,6 +18,8 @@ from eventful.ops import Index
 from eventful.stream.bound import Bound, now
 from eventful.stream.costs import Costs
 from eventful.stream.taps import Taps
+
+Compute = Callable[[Tensor, Mapping[str, Any], Pass], Any]
 
 RUNS = 3  # of each kind of frame; the fastest counts
 SHARES = 1 / 16, 1 / 4  # of the patches, at which partial frames are measured
@@ -44,15 +47,46 @@ def counted_costs(account: Account, prefix: int, rows: int, repeats: bool) -> Co
     )
 
 
+@final
+class Measured:
+    """What frames cost, in milliseconds, for all streams that share it.
+
+    Args:
+        beside: How many frames usually share a pass, if they may.
+    """
+
+    def __init__(self, beside: int = 1) -> None:
+        self._beside = beside
+        self._known: MutableMapping[nn.Module, dict[Any, Costs]] = WeakKeyDictionary()
+
+    def costs(self, bound: Bound, compute: Compute, x: Tensor, *more: Any, alone: bool) -> Costs:
+        """Measure frames of a shape, unless that has been done.
+
+        Args:
+            bound: As for `timed_costs`.
+            compute: The same.
+            x: The same.
+            *more: The same.
+            alone: They share no pass.
+        """
+        known = self._known.setdefault(bound.model, {})
+        key = bound.method, tuple(x.shape), x.dtype, x.device, alone
+        if key not in known:
+            beside = 1 if alone else self._beside
+            known[key] = timed_costs(bound, compute, x, *more, beside=beside)
+        return known[key]
+
+
 def timed_costs(
     bound: Bound,
-    compute: Callable[[Tensor, Mapping[str, Any], Pass], Any],
+    compute: Compute,
     x: Tensor,
     images: Tensor,
     inputs: Mapping[str, Any],
     taps: Taps,
     linked: frozenset[str],
     repeat: Callable[[], Any] | None,
+    beside: int = 1,
 ) -> Costs:
     """Costs in milliseconds, of one row, motion included; what is remembered stays as it is.
 
@@ -65,6 +99,7 @@ def timed_costs(
         taps: Its outputs.
         linked: Blocks that take the output of the block before as it is.
         repeat: Gives the last output again, as a held frame does; None if it runs the model.
+        beside: Streams of a row each, whose frames share a pass unless they are dense.
     """
     height, width = taps.grid
     patches, rows = height * width, len(x)
@@ -85,13 +120,19 @@ def timed_costs(
     moved = watch()
     seen = view.look(moved)
 
+    several = x.repeat(beside, *[1] * (x.dim() - 1))
+
     def run(active: int, moves: bool) -> None:
+        frames = x if active == tokens else several
         chosen = torch.linspace(0, tokens - 1, active, device=x.device).long().unique()
-        index = Index.from_positions(chosen.expand(rows, -1), tokens)
+        index = Index.from_positions(chosen.expand(len(frames), -1), tokens)
         work = Pass(index, True, linked, taps=frozenset(taps.norms))
         if active < tokens:
-            work.shown = taps.show([seen if moves else None] * rows, x.dtype)
-        compute(x, inputs, work)
+            shown = [taps.show([seen if moves else None] * rows, x.dtype) for _ in range(beside)]
+            work.shown = {name: torch.cat([one[name] for one in shown]) for name in taps.norms}
+        if len(frames) > rows:
+            work.each = [bound.kept] * beside
+        compute(frames, inputs, work)
 
     few, many = (max(1, int(share * patches)) for share in SHARES)
     works: dict[str, Callable[[], Any]] = {
@@ -113,6 +154,8 @@ def timed_costs(
     finally:
         for name, block in bound.blocks.items():
             binding(block).state = states[name]
+    shared = ("carried", "few", "many", *(() if repeat else ("held",)))
+    found |= {name: found[name] / beside for name in shared}
     return _ordered(found, rows, few, many)
 
 

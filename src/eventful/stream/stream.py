@@ -186,7 +186,7 @@ class Stream:
             RuntimeError: The frame before still waits.
             Exception: As for a call.
         """
-        found, seconds = self._take(Joining(self._engine), frame, inputs)
+        found, seconds = self._take(Joining(self._engine, passes), frame, inputs)
         engine, ticket = self._engine, Ticket()
         if isinstance(found, Asked):
             assert isinstance(engine, Frames)

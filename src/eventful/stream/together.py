@@ -9,11 +9,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from eventful.block.bindings import binding
-from eventful.block.state import KeysValues
 from eventful.stream.bound import now
 from eventful.stream.engine import Asked, Engine, Taken
 from eventful.stream.frames import Frames
+from eventful.stream.measure import Measured
 from eventful.stream.plan import moving
 from eventful.stream.stats import Report
 
@@ -81,10 +80,11 @@ class Joining:
 
     Args:
         engine: The engine.
+        passes: What it shares.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, passes: Together) -> None:
+        self._engine, self._measured = engine, passes.measured
 
     @property
     def interrupted(self) -> bool:
@@ -93,6 +93,8 @@ class Joining:
 
     def first(self, taken: Taken, reason: str) -> Any:
         """Compute a frame in full."""
+        if isinstance(self._engine, Frames):
+            self._engine.measured = self._measured
         return self._engine.first(taken, reason)
 
     def run(self, taken: Taken, flush: Mapping[int, str], number: int) -> Any:
@@ -128,7 +130,10 @@ class Together:
 
     AT_ONCE: ClassVar[int] = 16  # frames of a pass: more save little, and each takes memory
 
+    USUAL: ClassVar[int] = 8  # that share one, where it is measured what a frame costs
+
     def __init__(self) -> None:
+        self.measured = Measured(self.USUAL)
         self._waiting: list[Waiting] = []
 
     def add(self, waiting: Waiting) -> None:
@@ -185,7 +190,7 @@ def _shared(some: Sequence[Waiting]) -> tuple[list[Any], Mapping[str, Tensor]] |
     work = first.work(first.taps.index(decisions, x.device), frozenset(first.taps.norms))
     shown = [one.engine.taps.show(moving(one.asked.decisions), x.dtype) for one in some]
     work.shown = {name: torch.cat([own[name] for own in shown]) for name in first.taps.norms}
-    work.each = [_kept(one.engine) for one in some]
+    work.each = [one.engine.bound.kept for one in some]
     output = first.compute(x, taken.inputs, work)
     first.bound.frame.work = None
     outputs = None if first.form is None else first.form.rows(output, len(some))
@@ -194,9 +199,3 @@ def _shared(some: Sequence[Waiting]) -> tuple[list[Any], Mapping[str, Tensor]] |
             one.engine.form = None  # from now on alone; what was written is written again
         return None
     return outputs, work.shown
-
-
-def _kept(engine: Frames) -> dict[str, KeysValues]:
-    """The keys and values that a stream keeps, by block."""
-    states = {name: binding(block).state for name, block in engine.bound.blocks.items()}
-    return {name: state.kv for name, state in states.items() if state.kv is not None}
