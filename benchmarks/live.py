@@ -12,7 +12,8 @@ camera goes through its own stream. Errors are relative ones of the final-normed
 the dense output of that frame, over all patches and over the tenth whose dense tokens changed most
 over five frames; means over cameras.
 
-- `shared`: `time:F`, one budget for all. `alone`: the same policy, a budget each.
+- `shared`: `time:F`, one budget for all. `alone`: the same policy, a budget each. Either way all
+  cameras' frames that are not dense share a pass.
 - `skip:K`, `carry:K`: dense every K frames, cameras one after the other. Their times are from the
   costs of dense, carried and held frames, which are measured once for all; their errors are
   interpolated over the logarithm of time. The better of the two counts.
@@ -50,6 +51,7 @@ from eventful.models import saliency_vit
 from eventful.policies import Carry, FramePolicy
 from eventful.provenance import commit, machine, write_json
 from eventful.stream.costs import Costs
+from eventful.stream.together import Together
 from eventful.video import Reader
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +151,7 @@ def measured(model: Any, frame: Tensor) -> Costs:
         stream = eventful.Stream(
             model, policy=eventful.Auto(time=0.9), method="forward_features", normalize=True
         )
-        stream(frame)
+        stream.ask(Together(), frame)
         assert stream.costs is not None
         found.append(stream.costs)
     names = "dense", "carried", "held", "partial", "token"
@@ -170,16 +172,16 @@ def watch(
     streams = [
         eventful.Stream(model, policy=policy, budget=budget, **settings) for policy in policies
     ]
-    costs, errors, seconds = [], [], 0.0
+    passes, costs, errors, seconds = Together(), [], [], 0.0
     for tick in range(ticks):
-        cost, row = 0.0, []
-        for stream, camera in zip(streams, cameras, strict=True):
-            shown = stream(camera.frame(tick))[0, 1:]
-            seconds += stream.stats.seconds
-            cost += _cost(stream, known)
-            row.append(camera.errors(tick, shown))
-        costs.append(cost)
-        errors.append(row)
+        start = time.perf_counter()
+        pairs = zip(streams, cameras, strict=True)
+        tickets = [stream.ask(passes, camera.frame(tick)) for stream, camera in pairs]
+        passes.run()
+        seconds += time.perf_counter() - start
+        costs.append(sum(_cost(stream, known) for stream in streams))
+        shown = zip(tickets, cameras, strict=True)
+        errors.append([camera.errors(tick, ticket.output[0, 1:]) for ticket, camera in shown])
     late = np.array(costs[ticks // 4 :])
     found = np.array(errors)[ticks // 4 :]
     half = len(cameras) // 2

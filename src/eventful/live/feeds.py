@@ -166,7 +166,7 @@ def _options(source: Source) -> dict[str, str]:
     options = {
         "protocol_whitelist": PROTOCOLS,  # a playlist cannot name files of this machine
         "analyzeduration": "1000000",
-        "fflags": "nobuffer",
+        "fpsprobesize": "0",  # else a camera of few frames a second takes long to open
     }
     if source.scheme in ("rtsp", "rtsps"):
         options["rtsp_transport"] = "tcp"
