@@ -435,7 +435,7 @@ FORMS = {
 
 class TestForms:
     @pytest.mark.parametrize("form", FORMS)
-    def test_outputs_are_those_of_streams_alone(self, form):
+    def test_outputs_are_those_of_streams_alone(self, form, caplog):
         give, shares = FORMS[form]
         model = eventful.convert(Heads(give), Auto(share=0.5))
         joined, alone = (streams_of(model, 3, method="forward") for _ in range(2))
@@ -457,6 +457,7 @@ class TestForms:
                     else:
                         assert np.array_equal(a, b)
         assert sizes == ([3] * 4 if shares else [3] + [1] * 12)
+        assert not caplog.records  # none has failed
 
     def test_outputs_share_no_memory(self, model):
         streams, passes = streams_of(model, 2), Together()
