@@ -32,6 +32,7 @@ from eventful.stream.budget import Budget
 from eventful.stream.costs import Costs
 from eventful.stream.cuts import SceneCuts
 from eventful.stream.stats import Stats
+from eventful.stream.together import Together
 
 if TYPE_CHECKING:
     from eventful import models as models
@@ -53,6 +54,7 @@ __all__ = [
     "Stats",
     "Stream",
     "Threshold",
+    "Together",
     "TopFraction",
     "TopR",
     "convert",

@@ -186,7 +186,7 @@ def _within_windows(
     if work.each is not None:
         for kept, rows in zip(work.each, kv.split(len(work.each)), strict=True):
             kept[block.name].copy_(rows)
-    if work.keep and index.is_everything and work.beside is None:
+    if work.keep and index.is_everything and not (work.beside or work.each):
         state.kv = kv.to(work.state_dtype)
     order = (slots // area).sort(stable=True)
     touched, inverse, counts = order.values.unique_consecutive(

@@ -38,6 +38,7 @@ class Bound:
         module: The stream's copy: eventful blocks and what holds them; all else is the model's.
         blocks: The stream's, by name.
         account: Counts their operations.
+        parts: The model's modules: bounds for which they are equal run the same.
 
     Raises:
         ValueError: The model is not converted, has been changed since in a way that its adapter
@@ -60,6 +61,7 @@ class Bound:
         if self.weight.is_meta:
             raise ValueError("this model's weights are on the meta device; load them first")
         self.account = Account(self.blocks)
+        self.parts = tuple(model.modules())
         self._call = _by_name(_method(self.module, method))
         self._held = [
             tensors

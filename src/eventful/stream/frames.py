@@ -389,6 +389,7 @@ class Frames(Engine):
         self._schedule = Schedule(self.policy, grid, self._cuts, budget=self.budget)
         self._schedule.load(content["schedule"], tensors["views"])
         self._last = snapshots.unpacked(content["last"], tensors["last"])
+        self.form = Form.of(self._last) if self._rows == 1 and self._last is not None else None
         self._computed, self._running = None, False
         if self._passes is not None and self.bound.changed:
             self._passes.forget()

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+_PLAIN = bool | int | float | str | None
 
 
 def copied(output: Any) -> Any:
     """A copy of a model's output; None if it holds something else than tensors and numbers."""
     leaves = tree_leaves(output)
-    if not all(isinstance(leaf, Tensor | bool | int | float | str | None) for leaf in leaves):
+    if not all(isinstance(leaf, Tensor | _PLAIN) for leaf in leaves):
         return None
     return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, output)
 
 
 def fixed(inputs: Mapping[str, Any]) -> bool:
     """Whether what a model takes beside the frame is known by how it looks."""
-    return not any(isinstance(x, Tensor) for x in tree_leaves(dict(inputs)))
+    return not any(isinstance(x, Tensor | np.ndarray) for x in tree_leaves(dict(inputs)))
 
 
 class Form(NamedTuple):
@@ -50,7 +53,7 @@ class Form(NamedTuple):
                 batch = isinstance(known, torch.Size) and known[:1] == (1,)
                 if not batch or leaf.shape != (count, *known[1:]):
                     return None
-            elif leaf is not known and leaf != known:
+            elif leaf is not known and not (isinstance(leaf, _PLAIN) and leaf == known):
                 return None
         return [
             tree_unflatten(

@@ -115,7 +115,7 @@ class Stream:
         self._engine: Engine = self._gated
         self._intake = Intake(self._bound, Inputs(model, normalize, pixels), compile)
         self._ahead: Lookahead | None = None
-        self._ticket: Ticket | None = None
+        self._ticket = Ticket(waits=False)
         self.stats = Stats()
         self._check(policy := self._bound.default_policy if policy is None else policy)
         if policy is not None:
@@ -133,6 +133,7 @@ class Stream:
 
     @policy.setter
     def policy(self, policy: AnyPolicy) -> None:
+        self._ticket.check("set a policy")
         before = self._engine
         self._check(policy)
         if not isinstance(policy, FramePolicy):
@@ -152,6 +153,7 @@ class Stream:
 
     @budget.setter
     def budget(self, budget: Budget | None) -> None:
+        self._ticket.check("set a budget")
         check_shared(budget, self.policy)
         self._engine.set_budget(budget)
         self._settings["budget"] = budget
@@ -187,7 +189,7 @@ class Stream:
             Exception: As for a call.
         """
         found, seconds = self._take(Joining(self._engine, passes), frame, inputs)
-        engine, ticket = self._engine, Ticket()
+        engine, self._ticket = self._engine, (ticket := Ticket())
         if isinstance(found, Asked):
             assert isinstance(engine, Frames)
             passes.add(Waiting(engine, found, ticket, self._tell, self._intake.interrupted))
@@ -195,7 +197,6 @@ class Stream:
             output, report = found
             self._tell(report, seconds)
             ticket.close(output)
-        self._ticket = ticket
         return ticket
 
     def _take(self, runner: Runner, frame: Tensor, inputs: Mapping[str, Any]) -> tuple[Any, float]:
@@ -276,8 +277,7 @@ class Stream:
 
     def _free(self, what: str) -> None:
         """Refuse what would disturb a run with lookahead, or a frame that waits."""
-        if self._ticket is not None and self._ticket.waits:
-            raise RuntimeError(f"cannot {what} while a frame waits; call run() of its passes first")
+        self._ticket.check(what)
         if self._ahead is not None:
             raise RuntimeError(
                 f"cannot {what} while frames of a run with lookahead wait; take all its outputs, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -15,6 +16,8 @@ from eventful.stream.frames import Frames
 from eventful.stream.measure import Measured
 from eventful.stream.plan import moving
 from eventful.stream.stats import Report
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -43,6 +46,15 @@ class Ticket:
             raise self._error
         return self._output
 
+    def check(self, what: str) -> None:
+        """Refuse what would disturb a frame that waits.
+
+        Raises:
+            RuntimeError: It does.
+        """
+        if self.waits:
+            raise RuntimeError(f"cannot {what} while a frame waits; call run() of its passes first")
+
     def close(self, output: Any = None, error: BaseException | None = None) -> None:
         """The frame is computed, or cannot be."""
         self._output, self._error, self.waits = output, error, False
@@ -68,10 +80,30 @@ class Waiting:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Frames of one kind may share a pass."""
+        """Frames of one kind may share a pass: of the same modules, and asking the same of them."""
         engine, (x, _, inputs) = self.engine, self.asked.taken
-        about = engine.bound.model, engine.bound.method, engine.keeps, engine.state_dtype
-        return (*map(id, about[:1]), *about[1:], x.shape, x.dtype, x.device, repr(dict(inputs)))
+        bound = engine.bound
+        model = bound.parts, bound.method, bound.changed, engine.layout
+        kept = engine.keeps, engine.state_dtype
+        return *model, *kept, x.shape, x.dtype, x.device, repr(dict(inputs))
+
+    def check(self) -> None:
+        """Refuse a model that is no longer what it was when the frame was handed in.
+
+        Raises:
+            RuntimeError: It is in train mode, or its weights have changed.
+        """
+        self.engine.bound.check()
+        if self.engine.bound.changed:
+            raise RuntimeError(
+                "the model's weights changed while the frame waited; call run() before you change "
+                "them. The stream's next frame is computed in full"
+            )
+
+    def fail(self, error: BaseException) -> None:
+        """The frame cannot be computed, and what is remembered is half changed."""
+        self.broken()
+        self.ticket.close(error=error)
 
 
 @final
@@ -81,9 +113,16 @@ class Joining:
     Args:
         engine: The engine.
         passes: What it shares.
+
+    Raises:
+        TypeError: The passes are something else.
     """
 
     def __init__(self, engine: Engine, passes: Together) -> None:
+        if not isinstance(passes, Together):
+            raise TypeError(
+                f"ask needs an eventful.Together and then a frame, got a {type(passes).__name__}"
+            )
         self._engine, self._measured = engine, passes.measured
 
     @property
@@ -103,7 +142,10 @@ class Joining:
         if not isinstance(engine, Frames):
             return engine.run(taken, flush, number)
         asked = engine.ask(taken, flush)
-        return asked if engine.joins(asked) else engine.run_asked(asked)
+        if not engine.joins(asked):
+            return engine.run_asked(asked)
+        x = taken.x.clone()  # the frame may be written over before it is computed
+        return asked._replace(taken=Taken(x, None, taken.inputs))
 
 
 @final
@@ -113,14 +155,18 @@ class Together:
     A frame of which some tokens are computed, or none, costs little beside what every pass costs
     whatever it computes. Here such frames of all streams of one model go through the blocks in one
     pass; each row keeps to the keys and values of its own stream. Dense frames, and those of token
-    policies and of runtimes' graphs, are computed as they are handed in. What comes out is the same
-    as without, to rounding.
+    policies, of batches and of runtimes' graphs, are computed as they are handed in, and so is all
+    of a model that takes no batches or whose outputs do not begin with one. What comes out is the
+    same as without, to rounding.
+
+    One thread at a time may hand frames in and run them. Until `run`, a stream whose frame waits
+    takes no other one, nor a snapshot, a policy or a budget.
 
     Example:
         >>> import timm, torch, eventful
         >>> model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5).eval()
         >>> _ = eventful.convert(model, policy=eventful.Auto(share=0.3))
-        >>> streams, passes = [eventful.Stream(model) for _ in range(4)], Together()
+        >>> streams, passes = [eventful.Stream(model) for _ in range(4)], eventful.Together()
         >>> for frames in torch.rand(6, 4, 1, 3, 64, 64):
         ...     pairs = zip(streams, frames)
         ...     tickets = [stream.ask(passes, frame) for stream, frame in pairs]
@@ -148,54 +194,71 @@ class Together:
         kinds: dict[tuple[Any, ...], list[Waiting]] = {}
         for one in waiting:
             kinds.setdefault(one.kind, []).append(one)
-        for some in kinds.values():
-            for start in range(0, len(some), self.AT_ONCE):
-                self._settle(some[start : start + self.AT_ONCE])
+        try:
+            for some in kinds.values():
+                for start in range(0, len(some), self.AT_ONCE):
+                    self._settle(some[start : start + self.AT_ONCE])
+        finally:  # where this was interrupted, the rest waits for another call
+            self._waiting = [one for one in waiting if one.ticket.waits] + self._waiting
 
     def _settle(self, some: Sequence[Waiting]) -> None:
-        """Compute some frames of one kind."""
+        """Compute some frames of one kind; those that cannot be together, each alone."""
         try:
-            for one, (output, report) in zip(some, _computed(some), strict=True):
-                one.tell(report, report.seconds)
-                one.ticket.close(output)
+            for one in some:
+                one.check()
+            found = _together(some) if len(some) > 1 else [some[0].engine.run_asked(some[0].asked)]
+            if found is not None:
+                for one, (output, report) in zip(some, found, strict=True):
+                    one.tell(report, report.seconds)
+                    one.ticket.close(output)
+                return
         except BaseException as error:
             for one in some:
                 if one.ticket.waits:
-                    one.broken()
-                    one.ticket.close(error=error)
+                    one.fail(error)
             if not isinstance(error, Exception):
                 raise
+            return
+        for one in some:
+            self._settle([one])
 
 
-def _computed(some: Sequence[Waiting]) -> Iterator[tuple[Any, Report]]:
-    """Outputs and reports of frames, in a pass that they share if that can be."""
+def _together(some: Sequence[Waiting]) -> Iterator[tuple[Any, Report]] | None:
+    """Outputs and reports of frames that share a pass; None if the model does not do that."""
     start = now(some[0].asked.taken.x)
-    found = _shared(some) if len(some) > 1 else None
+    try:
+        found = _shared(some)
+    except Exception as error:
+        _log.warning("frames of several streams failed together, each is computed alone: %s", error)
+        found = None
     if found is None:
         for one in some:
-            yield one.engine.run_asked(one.asked)
-        return
+            one.engine.form = None  # from now on alone; what was written is written again
+        return None
     outputs, shown = found
     seconds = (now(some[0].asked.taken.x) - start) / len(some)
-    for row, (one, output) in enumerate(zip(some, outputs, strict=True)):
-        own = {name: tokens[row : row + 1].clone() for name, tokens in shown.items()}
-        yield one.engine.answer(one.asked, output, own, seconds)
+    return (
+        one.engine.answer(one.asked, output, own, seconds)
+        for one, output, own in zip(some, outputs, shown, strict=True)
+    )
 
 
-def _shared(some: Sequence[Waiting]) -> tuple[list[Any], Mapping[str, Tensor]] | None:
-    """What the model returns of each frame and what taps show, or None if it mixes frames up."""
+def _shared(some: Sequence[Waiting]) -> tuple[list[Any], list[dict[str, Tensor]]] | None:
+    """What the model returns of each frame and what its taps show; None if it mixes frames up."""
     first, taken = some[0].engine, some[0].asked.taken
     x = torch.cat([one.asked.taken.x for one in some])
     decisions = [one.asked.decisions[0] for one in some]
     work = first.work(first.taps.index(decisions, x.device), frozenset(first.taps.norms))
-    shown = [one.engine.taps.show(moving(one.asked.decisions), x.dtype) for one in some]
-    work.shown = {name: torch.cat([own[name] for own in shown]) for name in first.taps.norms}
+    looks = [one.engine.taps.show(moving(one.asked.decisions), x.dtype) for one in some]
+    work.shown = {name: torch.cat([own[name] for own in looks]) for name in first.taps.norms}
     work.each = [one.engine.bound.kept for one in some]
-    output = first.compute(x, taken.inputs, work)
-    first.bound.frame.work = None
+    try:
+        output = first.compute(x, taken.inputs, work)
+    finally:
+        first.bound.frame.work = None
     outputs = None if first.form is None else first.form.rows(output, len(some))
     if outputs is None:
-        for one in some:
-            one.engine.form = None  # from now on alone; what was written is written again
         return None
-    return outputs, work.shown
+    shown = work.outputs or work.shown  # all tokens of all rows may be computed
+    rows = range(len(some))
+    return outputs, [{n: y[row : row + 1].clone() for n, y in shown.items()} for row in rows]
