@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import eventful
-from eventful import Auto, Budget, Carry, Together, TopR
+from eventful import Auto, Budget, Carry, Costs, Together, TopR
+from eventful.stream import measure
 from tests.laws.frames import COSTS, NoMotion, Script, flow_is, kinds, pixels, scripted
 from tests.zoo import build, clip, relative
 
@@ -550,3 +551,36 @@ class TestOtherState:
         passes.run()
         assert [stream.stats.frames for stream in streams] == [2, 2]
         assert all(stream.stats.seconds > 0 for stream in streams)
+
+
+def test_what_frames_cost_is_measured_once_in_passes_of_several(monkeypatch):
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5).eval()
+    eventful.convert(model, policy=eventful.Auto(time=0.5))
+    passes, taken = Together(), []
+
+    def timed(*args, beside):
+        taken.append(beside)
+        return Costs(dense=100.0, carried=3.0, held=1.0, partial=6.0, token=0.4)
+
+    monkeypatch.setattr(measure, "timed_costs", timed)
+    streams = [eventful.Stream(model) for _ in range(3)]
+    for stream in streams:
+        stream.ask(passes, torch.rand(1, 3, 64, 64))
+    assert taken == [Together.USUAL]
+    assert {stream.costs for stream in streams} == {timed(beside=1)}
+    eventful.Stream(model)(torch.rand(1, 3, 64, 64))
+    assert taken[-1] == 1
+
+
+def test_measuring_shared_passes_leaves_what_is_remembered(monkeypatch):
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5).eval()
+    eventful.convert(model, policy=eventful.Auto(time=0.9))
+    video = torch.rand(5, 1, 3, 64, 64)
+    known = Costs(dense=100.0, carried=3.0, held=1.0, partial=6.0, token=0.4)
+    timed = measure.timed_costs
+    monkeypatch.setattr(measure, "timed_costs", lambda *a, **k: timed(*a, **k) and known)
+    passes, measured, told = Together(), eventful.Stream(model), eventful.Stream(model, costs=known)
+    for frame in video:
+        tickets = [stream.ask(passes, frame) for stream in (measured, told)]
+        passes.run()
+        assert torch.equal(*(ticket.output for ticket in tickets))
