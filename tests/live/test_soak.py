@@ -55,6 +55,7 @@ def check(running, sender, count, seconds, seed=0):
     return memory
 
 
+@pytest.mark.slow
 def test_a_few_cameras_for_some_seconds(running, sender):
     check(running, sender, 3, 8)
 

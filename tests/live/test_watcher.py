@@ -311,3 +311,29 @@ def test_a_camera_of_another_rate_is_served_at_its_own(running, sender):
     slow, fast = len(run.of("slow")) - before[0], len(run.of("fast")) - before[1]
     assert 10 <= slow <= 26  # a loaded machine sends late
     assert fast > 1.5 * slow
+
+
+def test_a_policy_may_be_set_while_frames_of_other_cameras_wait(running, tmp_path):
+    """By a callback: a dense frame's result comes before those that share a pass are computed."""
+    run = running(policy="carry:3", fast=True, forever=False)
+    for number in range(3):
+        file = tmp_path / f"{number}.ts"
+        file.write_bytes(stream(30, first=20 * number))
+        run.watcher.add(str(number), str(file))
+    watcher, waited = run.watcher, []
+    for number, lane in enumerate(watcher._lanes.values()):
+        until(lambda lane=lane: lane.camera.waiting)
+        shot = lane.camera.take()
+        lane.ask(shot, watcher._models, eventful.parse(f"carry:3+{number}"), None)
+        lane.answer(shot, watcher._models, watcher._policy)
+
+    def told(result):
+        waited.append([lane.waits for lane in watcher._lanes.values()])
+        if len(waited) == 4:
+            watcher.set_policy("carry:4")
+
+    watcher._on_result = told
+    run.start().wait()
+    assert any(any(each) for each in waited[:4])
+    assert [run.camera(str(number)).processed for number in range(3)] == [30] * 3
+    assert [run.camera(str(number)).failed for number in range(3)] == [0] * 3

@@ -84,6 +84,11 @@ class Lane:
         except Exception as error:  # the other cameras go on, and this one with its next frame
             self._fail(error)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the frame that was handed in is still to be computed."""
+        return self._ticket is not None and self._ticket.waits
+
     def answer(self, shot: Shot, models: Models, policy: FramePolicy) -> Result | None:
         """The result of the frame that was handed in; None if it failed, as `status` then tells."""
         if self._ticket is None:

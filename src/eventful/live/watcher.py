@@ -178,6 +178,7 @@ class Watcher:
         """
         policy, pace, budget = self._read(text)
         with self._turn, self._lock:
+            self._models.passes.run()  # frames that wait keep the policy that they came under
             if budget is not None and self._budget is not None and _alike(policy, self._policy):
                 budget = self._budget  # what is owed stays owed
             before = self._policy, self._pace, self._budget
@@ -243,38 +244,56 @@ class Watcher:
         Raises:
             OutputError: Results cannot be written.
         """
-        self._beat = start = time.monotonic()
+        start, count, waiting = time.monotonic(), 0, list[tuple[Lane, Shot]]()
+        for lane in self._lanes.values():
+            if self._ending:
+                break
+            self._beat = time.monotonic()
+            shot = self._ask(lane)
+            if shot is not None:
+                count += 1
+                if lane.waits:
+                    waiting.append((lane, shot))
+                else:
+                    self._answer(lane, shot)
+        for lane, shot in waiting:
+            self._answer(lane, shot)
+        self._beat = time.monotonic()
+        if count:
+            self._notify()  # there may be more
+            self._keep_pace(1e3 * (time.monotonic() - start))
+        return count
+
+    def _ask(self, lane: Lane) -> Shot | None:
+        """Take a camera's frame, if it has one, and hand it in; one that is dense is computed."""
         with self._turn:
             pass  # who waits for the lock comes first
         with self._lock:
-            asked, results = self._asked(), list[tuple[Result, Mapping[str, Any]]]()
-            self._models.passes.run()
-            for lane, shot in asked:
-                result = lane.answer(shot, self._models, self._policy)
-                types = None if lane.shape is None else self._models.types(lane.shape)
-                if result is not None and types is not None:
-                    self._latencies.add(result.latency_ms)
-                    results.append((result, types))
-        for result, types in results:
-            self._hand_out(result, types)
-        if asked:
-            self._notify()  # there may be more
-            self._keep_pace(1e3 * (time.monotonic() - start))
-        return len(asked)
-
-    def _asked(self) -> list[tuple[Lane, Shot]]:
-        """Take a frame of each camera that has one, and hand it in; dense ones are computed."""
-        asked = []
-        for lane in self._lanes.values():
-            shot = None if self._ending else lane.camera.take()
+            shot = lane.camera.take() if self._watches(lane) else None
             if shot is not None:
                 shape = lane.shape
                 lane.ask(shot, self._models, self._policy, self._budget)
-                asked.append((lane, shot))
                 if lane.shape != shape:
                     self._keep_models()
-                self._beat = time.monotonic()
-        return asked
+        return shot
+
+    def _answer(self, lane: Lane, shot: Shot) -> None:
+        """Tell what came of a camera's frame; if it waits, compute all that do."""
+        with self._lock:
+            if lane.waits:
+                self._models.passes.run()
+            if not self._watches(lane):
+                return
+            result = lane.answer(shot, self._models, self._policy)
+            types = None if lane.shape is None else self._models.types(lane.shape)
+            if result is None or types is None:
+                return
+            self._latencies.add(result.latency_ms)
+        self._hand_out(result, types)
+
+    def _watches(self, lane: Lane) -> bool:
+        """Whether a camera has not been removed."""
+        return self._lanes.get(lane.camera.source.name) is lane
 
     def _hand_out(self, result: Result, types: Mapping[str, Any]) -> None:
         """Tell of a result everyone who wants to know."""
@@ -324,6 +343,7 @@ class Watcher:
 
     def _save(self) -> None:
         with self._lock:
+            self._models.passes.run()
             if self._saved is not None and self._lanes:
                 self._saved.save(list(self._lanes.values()))
 

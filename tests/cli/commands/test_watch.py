@@ -89,7 +89,9 @@ def until_processed(url, *names, seconds=60):
     raise AssertionError(f"no end of {names}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_signals_end_it_and_save(command, small, clip_file, tmp_path, number):
     program, environment = command
     cameras = [f"a={clip_file}", f"b={clip_file}", "gone=rtsp://127.0.0.1:9/live"]

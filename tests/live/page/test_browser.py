@@ -14,6 +14,7 @@ from tests.live.page.boards import FakeBoard
 from tests.live.page.conftest import TOKEN, wait
 
 sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.slow
 expect = sync_api.expect
 expect.set_options(timeout=15_000)
 NAMES = ("chromium", "chromium-browser", "google-chrome")
