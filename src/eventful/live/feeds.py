@@ -42,7 +42,7 @@ class Limits:
     reading: float = 5.0
     frame: float = 10.0
     wait: float = 0.25
-    longest: float = 2.0
+    longest: float = 1.0
     refused: float = 30.0
 
 
