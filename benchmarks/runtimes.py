@@ -51,7 +51,7 @@ def active_tokens(patches: int) -> list[int]:
 def step(stream: eventful.Stream, frame: Tensor, count: int) -> Work:
     """A partial frame of some tokens, from what the stream remembers."""
     engine: Any = stream._engine
-    tokens, prefix = engine._tokens, engine._taps.prefix
+    tokens, prefix = engine.taps.tokens, engine.taps.prefix
     patches = torch.linspace(prefix, tokens - 1, count).long()
     index = Index.from_positions(torch.cat([torch.arange(prefix), patches])[None], tokens)
 

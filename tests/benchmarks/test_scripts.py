@@ -443,5 +443,6 @@ def test_a_script_says_how_it_is_called(script, name, capsys):
 def test_every_script_has_a_test():
     tested = ("clock", "summary", "tables")  # in tests/evaluation/test_quality_tables.py
     others = {"fuzz_pictures", *(f"quality_{name}" for name in tested)}
+    others |= {f"live_{name}" for name in ("clips", "faults", "server", "watch")}  # of live_rtsp
     found = globals().keys() | vars(test_training).keys()
     assert {f"test_{name}" for name in SCRIPTS.keys() - others} <= found

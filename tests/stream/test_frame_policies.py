@@ -304,8 +304,8 @@ def test_streams_of_one_model_in_threads_do_not_see_each_other(policy, monkeypat
 def test_costs_are_measured_once_for_a_shape_of_frames(monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "eventful.stream.frames.timed_costs",
-        lambda *given: (calls.append(given), eventful.Costs(100.0, 2.0, 1.0, 5.0, 3.0))[1],
+        "eventful.stream.measure.timed_costs",
+        lambda *given, beside: (calls.append(given), eventful.Costs(100.0, 2.0, 1.0, 5.0, 3.0))[1],
     )
     stream = frame_stream("plain", eventful.Auto(time=0.5), costs=None)
     frames = clip(4, batch=1)
