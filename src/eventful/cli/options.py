@@ -40,6 +40,19 @@ Size = Annotated[
 KeepAspect = Annotated[
     bool, typer.Option("--keep-aspect", help="Let --size be the long side of the video.")
 ]
+LongSide = Annotated[
+    int | None, typer.Option(help="Long side of frames in pixels [the model's own].")
+]
+Square = Annotated[
+    bool, typer.Option("--square", help="Squeeze frames into squares of side --size.")
+]
+StartOver = Annotated[bool, typer.Option(help="Start over at scene cuts.")]
+Outputs = Annotated[
+    str,
+    typer.Option(
+        help="Of pooled, patches; with the demo also vehicles, saliency; joined by commas."
+    ),
+]
 Attention = Annotated[str, typer.Option(help=f"Of gates: one of {', '.join(FORMS)}.")]
 Gating = Annotated[
     str,

@@ -13,7 +13,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from eventful.cli.choices import chosen_policy
-from eventful.cli.options import Json, MaxError, Model, Share, TimeShare, Weights
+from eventful.cli.options import (
+    Json,
+    LongSide,
+    MaxError,
+    Model,
+    Outputs,
+    Share,
+    Square,
+    StartOver,
+    TimeShare,
+    Weights,
+)
 from eventful.cli.output import errors, progress_bar, show
 from eventful.cli.subjects import find, timm_network
 from eventful.policies.parse import FRAME_POLICIES
@@ -129,20 +140,11 @@ def command(
     time_share: TimeShare = None,
     model: Model = "demo",
     weights: Weights = None,
-    outputs: Annotated[
-        str,
-        typer.Option(
-            help="Of pooled, patches; with the demo also vehicles, saliency; joined by commas."
-        ),
-    ] = "pooled",
-    size: Annotated[
-        int | None, typer.Option(help="Long side of frames in pixels [the model's own].")
-    ] = None,
-    square: Annotated[
-        bool, typer.Option("--square", help="Squeeze frames into squares of side --size.")
-    ] = False,
+    outputs: Outputs = "pooled",
+    size: LongSide = None,
+    square: Square = False,
     segment: Annotated[int, typer.Option(help="Frames of a segment.")] = 1500,
-    scene_cuts: Annotated[bool, typer.Option(help="Start over at scene cuts.")] = True,
+    scene_cuts: StartOver = True,
     lookahead: Annotated[
         int,
         typer.Option(help="Frames that may wait to be carried from both sides; 0 for none."),

@@ -10,7 +10,18 @@ from rich.console import Console
 
 from eventful.cli import watching
 from eventful.cli.choices import chosen_policy
-from eventful.cli.options import Json, MaxError, Model, Share, TimeShare, Weights
+from eventful.cli.options import (
+    Json,
+    LongSide,
+    MaxError,
+    Model,
+    Outputs,
+    Share,
+    Square,
+    StartOver,
+    TimeShare,
+    Weights,
+)
 from eventful.cli.output import errors, show
 from eventful.cli.page import TOKEN, Place, served
 from eventful.policies.parse import FRAME_POLICIES
@@ -45,19 +56,10 @@ def command(
     ] = None,
     model: Model = "demo",
     weights: Weights = None,
-    outputs: Annotated[
-        str,
-        typer.Option(
-            help="Of pooled, patches; with the demo also vehicles, saliency; joined by commas."
-        ),
-    ] = "pooled",
-    size: Annotated[
-        int | None, typer.Option(help="Long side of frames in pixels [the model's own].")
-    ] = None,
-    square: Annotated[
-        bool, typer.Option("--square", help="Squeeze frames into squares of side --size.")
-    ] = False,
-    scene_cuts: Annotated[bool, typer.Option(help="Start over at scene cuts.")] = True,
+    outputs: Outputs = "pooled",
+    size: LongSide = None,
+    square: Square = False,
+    scene_cuts: StartOver = True,
     fast: Annotated[
         bool, typer.Option("--fast", help="Read files as fast as they are computed; drop nothing.")
     ] = False,
