@@ -340,3 +340,15 @@ def test_a_policy_may_be_set_while_frames_of_other_cameras_wait(running, tmp_pat
     assert any(any(each) for each in waited[:4])
     assert [run.camera(str(number)).processed for number in range(3)] == [30] * 3
     assert [run.camera(str(number)).failed for number in range(3)] == [0] * 3
+
+
+def test_a_pace_asks_for_no_less_than_what_every_frame_costs(running, sender, monkeypatch):
+    costs = eventful.Costs(dense=10.0, carried=3.0, held=2.9, partial=4.0, token=0.1)
+    monkeypatch.setattr("eventful.stream.measure.timed_costs", lambda *_, beside: costs)
+    run = running(policy="time:0.6").start()
+    run.watcher.add("a", sender().url)
+    run.more("a", 3)
+    run.watcher.set_policy("latency:50")
+    run.more("a", 3)
+    assert run.watcher.status().policy == "latency:50"
+    assert run.camera("a").failed == 0

@@ -191,8 +191,16 @@ class Watcher:
                 raise
 
     def _give(self) -> None:
-        for lane in self._lanes.values():
-            lane.give(self._policy, self._budget)
+        """Give all cameras the policy; a pace asks for no less than what every frame costs."""
+        try:
+            for lane in self._lanes.values():
+                lane.give(self._policy, self._budget)
+        except ValueError:
+            if self._pace is None or self._pace.share >= 1:
+                raise
+            self._pace.share = min(1.0, 1.25 * self._pace.share)
+            self._policy = Auto(time=self._pace.share)
+            self._give()
 
     def run(self, forever: bool = False) -> None:
         """Watch until `stop` is called, or until all sources have ended.
@@ -311,12 +319,8 @@ class Watcher:
                 return
             self._pace.took(milliseconds)
             if self._pace.changed():
-                before, self._policy = self._policy, Auto(time=self._pace.share)
-                try:
-                    self._give()
-                except ValueError:  # less than every frame costs: stay at what there was
-                    self._policy = before
-                    self._give()
+                self._policy = Auto(time=self._pace.share)
+                self._give()
 
     def stop(self) -> None:
         """Let `run` end after the frame at hand."""
