@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eventful.block.bindings import binding
 from eventful.block.block import EventfulBlock, TokenOperations
 from eventful.block.options import Options
-from eventful.block.state import Pass, Stage
+from eventful.block.state import Grid, Pass, Stage
 from eventful.ops import Index
 from eventful.policies import Auto, Skip
 from eventful.runtimes import runtime_named
@@ -132,6 +133,9 @@ def _numbers(block: EventfulBlock) -> dict[str, Any]:
         "heads": block.heads,
         "head_dim": block.head_dim,
         "special": [block.prefix_tokens, block.suffix_tokens],
+        "grid": binding(block).grid,
+        "window": block.window_size,
+        "lines": block.bias_grid(binding(block).grid),
         "linears": block.linears(),
     }
 
@@ -192,9 +196,9 @@ class ExportedModel(StatedModel):
                 f"{tuple(frame.shape)}; export it for this size"
             )
         work = Pass()  # without a stream, a dense one
-        for tie in (block.binding for block in self._numbers.values()):
-            if tie is not None:
-                work, tie.runs = tie.frame.work or work, 1
+        for block in self._numbers.values():
+            if (tie := block.binding) is not None:
+                work, tie.runs, tie.grid = tie.frame.work or work, 1, block.grid
         work.index = work.index or Index.everything(len(frame), self._content["tokens"])
         tensors = self._graphs().run([frame.contiguous()], work)
         named = {str(place): tensor for place, tensor in enumerate(tensors)}
@@ -212,8 +216,8 @@ class ExportedModel(StatedModel):
         return self._runtime.load(self._files[name])
 
     @property
-    def _numbers(self) -> dict[str, EventfulBlock]:
-        blocks = (block for block in self.blocks if isinstance(block, EventfulBlock))
+    def _numbers(self) -> dict[str, _Numbers]:
+        blocks = (block for block in self.blocks if isinstance(block, _Numbers))
         return {block.name: block for block in blocks}
 
 
@@ -223,6 +227,11 @@ def _tensors_in(structure: Any) -> int:
     return sum(map(_tensors_in, structure[1]))
 
 
+def _grid(sides: Sequence[int] | None) -> Grid | None:
+    """A grid as JSON has it."""
+    return None if sides is None else (sides[0], sides[1])
+
+
 class _Numbers(EventfulBlock):
     """A block that graphs run."""
 
@@ -230,6 +239,7 @@ class _Numbers(EventfulBlock):
         prefix, suffix = numbers["special"]
         super().__init__(nn.Identity(), name, prefix, Options(), {}, Auto(), None, suffix)
         self._numbers = numbers
+        self.grid: Grid | None = _grid(numbers["grid"])
 
     @staticmethod
     def account(original: nn.Module, name: str) -> None:
@@ -244,6 +254,15 @@ class _Numbers(EventfulBlock):
     def head_dim(self) -> int:
         """d, the size of one head."""
         return self._numbers["head_dim"]
+
+    @property
+    def window_size(self) -> int:
+        """Side of the windows that attention stays within; 0 where it spans the frame."""
+        return self._numbers["window"]
+
+    def bias_grid(self, grid: Grid | None) -> Grid | None:
+        """Height and width of the grid of relative positions, for the operation count."""
+        return _grid(self._numbers["lines"])
 
     def linears(self) -> dict[Stage, list[TokenOperations]]:
         """The linear layers that each gate guards, for the operation count."""

@@ -34,7 +34,19 @@ def stream_of(folder):
 
 
 def test_frames_of_any_kinds_are_those_of_the_model(folder):
-    ours, theirs = stream_of(folder), frame_stream("registers")
+    hold(stream_of(folder), frame_stream("registers"))
+
+
+@pytest.mark.parametrize("name", ["sam", "vitdet"])
+def test_so_they_are_with_windows_and_relative_positions(name, tmp_path):
+    pytest.importorskip("openvino")
+    model = eventful.convert(build(name))
+    folder = eventful.export(model, tmp_path, clip(1)[0], method="forward_features")
+    hold(stream_of(folder), frame_stream(name))
+
+
+def hold(ours, theirs):
+    """Hold a stream to another over frames of all kinds."""
     first, *video = clip(7)
     assert relative(scripted(ours, first, *TEXTS), scripted(theirs, first, *TEXTS)) < ROUNDING
     assert ours.layout == theirs.layout

@@ -9,11 +9,19 @@ from tests.laws.frames import WholePatches, flow_is, kinds
 from tests.zoo import relative
 
 pytest.importorskip("openvino")
+ON_A_GRID = "SAM", "SAM 3 vision", "ViTDet", "LW-DETR backbone"
 
 
-@pytest.mark.parametrize("name", ["DINOv2", "YOLOS", "Depth Anything", "torchvision ViT"])
+@pytest.mark.parametrize(
+    "name",
+    ["DINOv2", "YOLOS", "Depth Anything", "torchvision ViT"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("SAM", "SAM 3 vision", "ViTDet", "LW-DETR backbone")
+    ],
+)
 def test_carried_and_partial_frames_are_those_of_pytorch(name, monkeypatch):
-    """With class tokens in front, tokens behind the patches, and several taps."""
+    """With class tokens in front, tokens behind the patches, windows, and several taps."""
     flow_is(monkeypatch, WholePatches)
     model, policy = build(name), eventful.Auto(share=0.5)
     ours, theirs = (stream_of(name, model, policy, runtime=r) for r in ("openvino", "torch"))

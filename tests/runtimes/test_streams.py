@@ -51,14 +51,23 @@ def test_rows_of_any_kinds_are_those_of_pytorch(runtime):
         assert kinds(ours) == kinds(back)
 
 
-@pytest.mark.parametrize("name", ["dinov3"])
-def test_rotary_positions_too(name):
-    pytest.importorskip("openvino")
-    ours, theirs = frame_stream(name, runtime="openvino"), frame_stream(name)
-    first, *video = clip(6, batch=1)
-    scripted(ours, first, TEXTS[0]), scripted(theirs, first, TEXTS[0])
+ON_A_GRID = "sam", "sam_resampled", "sam_no_positions", "vitdet", "vitdet_paper_positions"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "name"),
+    [*(("openvino", name) for name in ("dinov3", *ON_A_GRID)), ("onnxruntime", "sam")],
+    indirect=["runtime"],
+)
+def test_rotary_and_relative_positions_and_windows_too(runtime, name):
+    ours, theirs = frame_stream(name, runtime=runtime), frame_stream(name)
+    first, *video = clip(10, batch=2 if name in ON_A_GRID else 1)
+    texts = TEXTS if name in ON_A_GRID else TEXTS[:1]
+    assert torch.equal(scripted(ours, first, *texts), scripted(theirs, first, *texts))
     for frame in video:
         assert relative(ours(frame), theirs(frame)) < ROUNDING
+        assert kinds(ours) == kinds(theirs)
+    assert ours.stats.state_bytes == theirs.stats.state_bytes
 
 
 def test_what_is_returned_is_nobody_elses(openvino_stream):
@@ -125,7 +134,6 @@ def test_a_graph_that_gives_something_else_is_refused(monkeypatch):
 
 
 REFUSED = {
-    "windows": ("sam_no_positions", {}, r"blocks\.0 attends within windows.*runtime='torch'"),
     "narrow state": ("plain", {"state_dtype": torch.bfloat16}, "state_dtype=torch.bfloat16"),
     "dtype": ("plain", {"dtype": torch.float64}, r"torch\.float64 on cpu; call model\.float"),
 }

@@ -20,7 +20,7 @@ from eventful.attention.form import (
 from eventful.attention.incremental import Incremental
 from eventful.attention.paper import Cached, Mapped, QueryKey
 from eventful.attention.pooling import Pooling
-from eventful.attention.windows import Windowed, Windows
+from eventful.attention.windows import Seats, Windowed, Windows
 
 AttentionName = Literal["dense", "query_key", "cached", "incremental"]
 
@@ -44,6 +44,7 @@ __all__ = [
     "Mapped",
     "Pooling",
     "QueryKey",
+    "Seats",
     "Windowed",
     "Windows",
     "join_heads",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,31 @@ from eventful.attention.form import (
 )
 from eventful.ops import Index, RelativePositions, attend
 from eventful.ops.recompute import recompute_windows_
+
+
+class Seats(NamedTuple):
+    """How chosen tokens sit in their windows: those of a window side by side, as many in each.
+
+    Attributes:
+        touched: (touched,) windows that hold a chosen token, counted through all rows, ascending.
+        order: (touched, most) which of the chosen tokens sits where. Windows are filled up to the
+            fullest one; what sits on a seat too many is any token.
+        seat: (total,) where each of the chosen tokens sits, counted through all seats.
+        place: (total,) its place, counted through the places of the touched windows.
+    """
+
+    touched: Tensor
+    order: Tensor
+    seat: Tensor
+    place: Tensor
+
+    def seated(self, x: Tensor) -> Tensor:
+        """(total, ...) -> (touched, most, ...)."""
+        return x.index_select(0, self.order.flatten()).unflatten(0, self.order.shape)
+
+    def risen(self, x: Tensor) -> Tensor:
+        """(touched, most, ...) -> (total, ...), the inverse."""
+        return x.flatten(0, 1).index_select(0, self.seat)
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,29 @@ class Windows:
         window = (y // self.size * self.across)[:, None] + x // self.size
         place = (y % self.size * self.size)[:, None] + x % self.size
         return (window * self.size**2 + place).flatten()
+
+    def slots_of(self, index: Index) -> Tensor:
+        """(total,) the place of each chosen token, counted through all rows."""
+        row = index.flat.div(index.tokens, rounding_mode="floor")
+        return row * self.places + self.slots(index.flat.device)[index.positions]
+
+    def seats(self, index: Index) -> Seats:
+        """Where chosen tokens sit.
+
+        Example:
+            >>> seats = Windows((2, 3), 2).seats(Index(torch.tensor([1, 2, 3]), (3,), 6))
+            >>> seats.touched.tolist(), seats.order.tolist(), seats.place.tolist()
+            ([0, 1], [[0, 2], [1, 0]], [1, 4, 2])
+        """
+        area, slots = self.size**2, self.slots_of(index)
+        window, order = (slots // area).sort(stable=True)
+        touched, which, counts = window.unique_consecutive(return_inverse=True, return_counts=True)
+        most, before = int(counts.max()), counts.cumsum(0) - counts
+        rank = torch.arange(len(slots), device=slots.device) - before[which]
+        seat = which * most + rank
+        filled = order.new_zeros(len(touched) * most).index_copy_(0, seat, order)
+        seats, places = (torch.empty_like(slots).index_copy_(0, order, x) for x in (seat, which))
+        return Seats(touched, filled.unflatten(0, (-1, most)), seats, places * area + slots % area)
 
 
 class Windowed(Attention):

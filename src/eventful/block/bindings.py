@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from eventful.attention import Windows
 from eventful.block.block import EventfulBlock
 from eventful.block.gate import GateState
 from eventful.block.state import Binding
@@ -18,6 +19,12 @@ def binding(block: EventfulBlock) -> Binding:
     """What ties a stream's copy of a block to the stream."""
     assert block.binding is not None
     return block.binding
+
+
+def windows_of(block: EventfulBlock) -> Windows | None:
+    """The windows that a stream's block attends within, if it does, once its grid is known."""
+    grid = None if block.binding is None else block.binding.grid
+    return Windows(grid, block.window_size) if block.window_size and grid else None
 
 
 def policies(blocks: Blocks) -> dict[str, Policy]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from eventful.attention import AttentionState
+from eventful.attention import AttentionState, Seats, Windows
 from eventful.block.buffer import TokenBuffer
 from eventful.block.gate import GateState
 from eventful.ops import Index
@@ -110,6 +110,7 @@ class Pass:
         state_dtype: What keys and values are kept in; None keeps them as they come.
         stale: (tokens,) of a single row, whose kept keys and values must not be written: -inf at
             the chosen tokens, 0 elsewhere. None to write theirs over those kept.
+        seats: Where the chosen tokens sit in windows, once a block with such windows has asked.
         beside: For each row, the keys and values (1, heads, tokens, dim) by block that its chosen
             tokens attend to, theirs in the place of the kept ones; nothing is written. None for
             the stream's own, which are.
@@ -133,6 +134,14 @@ class Pass:
     tokens: Tensor | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
+    seats: dict[Windows, Seats] = field(default_factory=dict, init=False)
+
+    def seats_in(self, windows: Windows) -> Seats:
+        """Where the chosen tokens sit in some windows; made once for all blocks that have them."""
+        assert self.index is not None
+        if windows not in self.seats:
+            self.seats[windows] = windows.seats(self.index)
+        return self.seats[windows]
 
     def note(self, name: str, x: Tensor, y: Tensor) -> None:
         """Take note of what a block took and gave.

@@ -85,7 +85,8 @@ def _across(
     q, table = _queries(block, qkv, index.positions, grid)
     if work.stale is not None:
         work.new[block.name] = new
-        return _beside(block, q, state.kv, new, work.stale)
+        bias = _beside_bias(work.stale, index.positions, table, lines)
+        return _beside(block, q, state.kv, new, bias)
     if work.each is not None:
         return _row_by_row(block, q, _of_each(block, work.each, new, index), table, lines, index)
     if work.beside is not None:
@@ -142,25 +143,35 @@ def _row_by_row(
 
 
 def _beside(
-    block: EventfulBlock, q: Tensor, kept: KeysValues | None, new: KeysValues, stale: Tensor
+    block: EventfulBlock, q: Tensor, kept: KeysValues | None, new: KeysValues, bias: Tensor
 ) -> Tensor:
     """The same for one row, with nothing written: new keys stand behind the kept ones.
 
-        o = softmax(q [k, k']^T + [stale, 0]) [v, v']
+        o = softmax(q [k, k']^T + bias) [v, v']
 
     Args:
         block: The block.
         q: (chosen, heads, dim).
         kept: k and v (1, heads, tokens, dim).
         new: k' and v' (chosen, heads, dim) of the chosen tokens.
-        stale: (tokens,) -inf at the kept keys that these replace.
+        bias: (1, 1 or heads, chosen, tokens + chosen), -inf at the kept keys that these replace.
     """
     assert kept is not None  # the first frame is whole
     own = _by_head(new, 1)
     k, v = (torch.cat(pair, dim=2) for pair in zip(kept, own, strict=True))
-    bias = torch.cat([stale, stale.new_zeros(q.shape[0])])
-    o, _ = attend(q.transpose(0, 1)[None], k, v, block.scale, bias.expand(1, 1, q.shape[0], -1))
+    o, _ = attend(q.transpose(0, 1)[None], k, v, block.scale, bias)
     return o[0].transpose(0, 1).flatten(1)
+
+
+def _beside_bias(
+    stale: Tensor, positions: Tensor, table: Tensor | None, lines: Grid | None
+) -> Tensor:
+    """The bias of chosen queries on kept keys and on their own: [stale, 0] + relative positions."""
+    bias = torch.cat([stale, stale.new_zeros(positions.shape[0])])
+    if table is None or lines is None:
+        return bias.expand(1, 1, positions.shape[0], -1)
+    keys = torch.cat([torch.arange(stale.shape[0], device=stale.device), positions])
+    return bias + RelativePositions(table.transpose(0, 1)[None], lines, keys[None]).bias()
 
 
 def _within_windows(
@@ -173,44 +184,37 @@ def _within_windows(
 ) -> Tensor:
     """The same where attention stays within windows: a query sees those of its own window.
 
-    Keys and values are kept by window, padding among them. The queries of a window stand side by
-    side, filled up to as many as the fullest window has.
+    Keys and values are kept by window, padding among them.
     """
     assert grid is not None
-    area = block.window_size**2
-    windows = Windows(grid, block.window_size)
-    slots = index.flat.div(index.tokens, rounding_mode="floor") * windows.places
-    slots = slots + windows.slots(qkv.device)[index.positions]
-    kv = _by_window(block, qkv, grid, work, index, state)
-    kv.write_(slots, _keys(block, qkv))
-    if work.each is not None:
-        for kept, rows in zip(work.each, kv.split(len(work.each)), strict=True):
-            kept[block.name].copy_(rows)
-    if work.keep and index.is_everything and not (work.beside or work.each):
-        state.kv = kv.to(work.state_dtype)
-    order = (slots // area).sort(stable=True)
-    touched, inverse, counts = order.values.unique_consecutive(
-        return_inverse=True, return_counts=True
-    )
-    starts = counts.cumsum(0) - counts
-    rank = torch.arange(len(slots), device=qkv.device) - starts[inverse]
-    most = int(counts.max())
-    seat = torch.empty_like(slots).index_copy_(0, order.indices, inverse * most + rank)
-
-    def seated(x: Tensor | None) -> Tensor | None:
-        if x is None:
-            return None
-        empty = x.new_zeros(len(touched) * most, *x.shape[1:])
-        return empty.index_copy_(0, seat, x).unflatten(0, (-1, most))
-
-    q, table = map(seated, _queries(block, qkv, index.positions, grid))
-    assert q is not None
-    o = _attend(block, q, kv.rows(touched), table, block.bias_grid(grid))
-    return o.flatten(0, 1).index_select(0, seat)
+    windows, new = Windows(grid, block.window_size), _keys(block, qkv)
+    seats = work.seats_in(windows)
+    if work.stale is None:
+        kv = _by_window(block, qkv, windows, work, index, state)
+        kv.write_(windows.slots_of(index), new)
+        if work.each is not None:
+            for kept, rows in zip(work.each, kv.split(len(work.each)), strict=True):
+                kept[block.name].copy_(rows)
+        if work.keep and index.is_everything and not (work.beside or work.each):
+            state.kv = kv.to(work.state_dtype)
+        kv = kv.rows(seats.touched)
+    else:
+        assert state.kv is not None  # the first frame is whole
+        work.new[block.name] = new
+        kv = state.kv.rows(seats.touched)
+        kv.write_(seats.place, new)
+    q, table = _queries(block, qkv, index.positions, grid)
+    table = None if table is None else seats.seated(table)
+    return seats.risen(_attend(block, seats.seated(q), kv, table, block.bias_grid(grid)))
 
 
 def _by_window(
-    block: EventfulBlock, qkv: Tensor, grid: Grid, work: Pass, index: Index, state: BlockState
+    block: EventfulBlock,
+    qkv: Tensor,
+    windows: Windows,
+    work: Pass,
+    index: Index,
+    state: BlockState,
 ) -> KeysValues:
     """The keys and values (batch * windows, heads, area, dim) to write to: kept, or padding."""
     if (others := work.beside or work.each) is not None:
@@ -220,9 +224,9 @@ def _by_window(
         return state.kv
     nothing = qkv.new_zeros(1, block.dim)
     first = torch.zeros(1, dtype=torch.int64, device=qkv.device)
-    padding = _keys(block, block.to_qkv(nothing, Place(None, grid, first)))
-    windows = len(index.counts) * Windows(grid, block.window_size).count
-    k, v = (x.transpose(0, 1).repeat(windows, 1, block.window_size**2, 1) for x in padding)
+    padding = _keys(block, block.to_qkv(nothing, Place(None, windows.grid, first)))
+    rows = len(index.counts) * windows.count
+    k, v = (x.transpose(0, 1).repeat(rows, 1, windows.size**2, 1) for x in padding)
     return KeysValues(k, v)
 
 

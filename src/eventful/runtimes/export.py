@@ -3,14 +3,16 @@
 There are three, each for one row of a batch and frames of one size. Arguments and results are
 tensors in this order:
 
-    dense:  frame, inputs                               -> outputs, taps, keys and values
-    step:   frame, inputs, chosen, stale, shown, kept   -> outputs, taps, new keys and values
-    show:   frame, inputs, shown                        -> outputs
+    dense:  frame, inputs                                      -> outputs, taps, keys and values
+    step:   frame, inputs, chosen, stale, seats, shown, kept   -> outputs, taps, new keys and values
+    show:   frame, inputs, shown                               -> outputs
 
 `outputs` are the tensors that the model returns, `taps` and `shown` what is to be seen at each tap
 (1, tokens, dim), `chosen` the positions of the tokens to compute, `stale` (tokens,) -inf at these
 and 0 elsewhere. `kept` has k and v (1, heads, tokens, head_dim) of each block, and a step gives new
-ones (chosen, heads, head_dim) of the chosen tokens only.
+ones (chosen, heads, head_dim) of the chosen tokens only. Blocks that attend within windows keep
+theirs (windows, heads, places, head_dim), padding among them, and `seats` has the four tensors of
+`eventful.attention.Seats` for each kind of windows.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from eventful.attention import Seats, Windows
 from eventful.backbones.capturing import is_capturing
-from eventful.block.bindings import Blocks, binding
+from eventful.block.bindings import Blocks, binding, windows_of
+from eventful.block.block import EventfulBlock
 from eventful.block.state import BlockState, Frame, KeysValues, Pass
 from eventful.ops import Index
+from eventful.runtimes.written import WrittenOut
 
 PLAIN = Tensor | bool | int | float | str | None
 
@@ -117,7 +120,8 @@ def trace(
     tokens = form.index.tokens
     blocks = subject.blocks.values()
     states = {name: binding(block).state for name, block in subject.blocks.items()}
-    kept = [torch.zeros(1, b.heads, tokens, b.head_dim) for b in blocks for _ in range(2)]
+    kept = [torch.zeros(kept_shape(block, tokens)) for block in blocks for _ in range(2)]
+    windows = all_windows(subject.blocks)
     given, tensors = Tree.of(dict(inputs))
     first = [_zeros(x), *map(_zeros, tensors)]
     taps = [torch.zeros(1, tokens, subject.blocks[name].dim) for name in form.taps]
@@ -127,18 +131,33 @@ def trace(
             binding(block).state = BlockState()
         args = subject, given, form, trees.append
         programs = {
-            "dense": _program(_Dense(*args), first),
+            "dense": _program(_Dense(*args, windows, tokens), first),
             "show": _program(_Show(*args), [*first, *taps]),
         }
         if form.keep:
             chosen, stale = torch.arange(_CHOSEN), torch.zeros(tokens)
-            some = [*first, chosen, stale, *taps, *kept]
-            programs["step"] = _program(_Step(*args), some, len(first), tokens)
+            sizes = _Sizes(len(first), tokens, windows)
+            some = [*first, chosen, stale, *sizes.seats(), *taps, *kept]
+            programs["step"] = _program(_Step(*args, windows), some, sizes)
     finally:
         subject.frame.work = work
         for name, block in subject.blocks.items():
             binding(block).state = states[name]
     return programs, trees[-1]
+
+
+def all_windows(blocks: Blocks) -> list[Windows]:
+    """The kinds of windows that blocks attend within, each once."""
+    found = map(windows_of, blocks.values())
+    return list(dict.fromkeys(windows for windows in found if windows is not None))
+
+
+def kept_shape(block: EventfulBlock, tokens: int, rows: int = 1) -> tuple[int, ...]:
+    """The shape of a block's kept keys, and of its values, in frames of so many tokens."""
+    windows = windows_of(block)
+    if windows is None:
+        return rows, block.heads, tokens, block.head_dim
+    return rows * windows.count, block.heads, windows.size**2, block.head_dim
 
 
 @torch.inference_mode(False)
@@ -184,13 +203,6 @@ def _check(subject: Subject, form: Pass) -> None:
                 f"{name or 'the model'} has a hook, which would not run in a runtime's graph; "
                 f"remove it, or use runtime='torch'"
             )
-    for name, block in subject.blocks.items():
-        if block.window_size or block.bias_grid(binding(block).grid):
-            what = "attends within windows" if block.window_size else "has relative positions"
-            raise ValueError(
-                f"{name} {what}, which only PyTorch runs so far; use runtime='torch', or leave "
-                f"it out with convert(..., where=...)"
-            )
 
 
 class _Traced(nn.Module):
@@ -214,7 +226,7 @@ class _Traced(nn.Module):
     def _run(self, inputs: Sequence[Tensor], work: Pass) -> list[Tensor]:
         x, *tensors = inputs
         self._subject.frame.work = work
-        with _WrittenOut():
+        with WrittenOut():
             output = self._subject.call(x, **self._given.filled(tensors))
         tree, outputs = Tree.of(output)
         self._returned(tree)
@@ -239,9 +251,16 @@ class _Traced(nn.Module):
 
 
 class _Dense(_Traced):
+    def __init__(self, *args: Any) -> None:
+        *rest, windows, tokens = args
+        super().__init__(*rest)
+        everything = Index.everything(1, tokens)
+        self._seats = {one: one.seats(everything) for one in windows}  # looks at values: no graph
+
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         fresh = {"shown": {}, "outputs": {}, "tokens": None}
         work = replace(self._form, index=None, linked=frozenset(), **fresh)
+        work.seats.update(self._seats)
         outputs = self._run(tensors, work)
         kept = [x for state in self._states if state.kv for x in state.kv]
         return [*outputs, *_apart(work.outputs), *(kept if work.keep else ())]
@@ -256,12 +275,19 @@ class _Show(_Traced):
 
 
 class _Step(_Traced):
+    def __init__(self, *args: Any) -> None:
+        *rest, self._windows = args
+        super().__init__(*rest)
+
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         inputs, (chosen, stale, *rest) = self._inputs(tensors)
+        seats, rest = rest[: 4 * len(self._windows)], rest[4 * len(self._windows) :]
         shown, kept = rest[: len(self._taps)], rest[len(self._taps) :]
         for state, k, v in zip(self._states, kept[::2], kept[1::2], strict=True):
             state.kv = KeysValues(k, v)
         work = self._pass(Index(chosen, (chosen.shape[0],), stale.shape[0]), shown, stale)
+        for place, windows in enumerate(self._windows):
+            work.seats[windows] = Seats(*seats[4 * place : 4 * place + 4])
         outputs = self._run(inputs, work)
         new = [x for pair in work.new.values() for x in pair]
         return [*outputs, *_apart(work.shown), *new]
@@ -277,44 +303,62 @@ def _zeros(x: Tensor) -> Tensor:
     return torch.zeros(1, *x.shape[1:], dtype=x.dtype)
 
 
+class _Sizes(NamedTuple):
+    """Sizes that vary among what a step takes.
+
+    Attributes:
+        inputs: The frame and what else a model takes, before the chosen tokens.
+        tokens: N, above the number of chosen tokens.
+        windows: The kinds of windows.
+    """
+
+    inputs: int
+    tokens: int
+    windows: list[Windows]
+
+    def seats(self) -> list[Tensor]:
+        """Examples: shapes that a trace does not take for fixed ones, and no tensor twice."""
+        made: list[Tensor] = []
+        for windows in self.windows:
+            touched = min(2, windows.count)
+            shapes = (touched,), (touched, 2), (_CHOSEN,), (_CHOSEN,)
+            made += (torch.zeros(shape, dtype=torch.int64) for shape in shapes)
+        return made
+
+    def dimensions(self, count: int) -> list[Any]:
+        """Of so many tensors."""
+        chosen = {0: Dim("chosen", min=2, max=self.tokens - 1)}
+        dimensions: list[Any] = [None] * self.inputs + [chosen, None]
+        for place, windows in enumerate(self.windows):
+            most = Dim(f"most_{place}", min=1, max=windows.size**2)
+            touched = {0: Dim(f"touched_{place}", min=1, max=windows.count)}
+            touched = touched if windows.count > 1 else {}
+            dimensions += [touched, touched | {1: most}, chosen, chosen]
+        return dimensions + [None] * (count - len(dimensions))
+
+
 def _program(
-    module: _Traced, args: Sequence[Tensor], chosen: int | None = None, tokens: int = 0
+    module: _Traced, args: Sequence[Tensor], sizes: _Sizes | None = None
 ) -> ExportedProgram:
     """Trace a pass.
 
     Args:
         module: The pass.
         args: Examples of what it takes.
-        chosen: The place among these of the chosen tokens, of which there may be any number.
-        tokens: N, above that number.
+        sizes: Of these, which vary.
 
     Raises:
         ValueError: The model cannot be traced.
     """
-    sizes: list[Any] = [None] * len(args)
-    if chosen is not None:
-        sizes[chosen] = {0: Dim("chosen", min=2, max=tokens - 1)}
+    dimensions = [None] * len(args) if sizes is None else sizes.dimensions(len(args))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch, about itself
         try:
             return torch.export.export(
-                module, tuple(args), dynamic_shapes=(tuple(sizes),), strict=False
+                module, tuple(args), dynamic_shapes=(tuple(dimensions),), strict=False
             )
         except Exception as error:
             raise ValueError(
                 f"torch.export cannot trace this {type(module.module).__name__}, use "
                 f"runtime='torch': {error}"
             ) from error
-
-
-class _WrittenOut(TorchFunctionMode):
-    """Writes our operator out as one that the runtimes know; nobody reads its log-sum-exp."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is not torch.ops.eventful.attend:
-            return func(*args, **(kwargs or {}))
-        q, k, v, scale, bias, *_ = args
-        o = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-        return o.transpose(1, 2), q.new_zeros(q.shape[0], q.shape[2], q.shape[1])

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from eventful.block.bindings import Blocks, binding
+from eventful.block.bindings import Blocks, binding, windows_of
 from eventful.block.state import KeysValues, Pass
 from eventful.ops import Index
-from eventful.runtimes.export import Subject, Tree, trace
+from eventful.runtimes.export import Subject, Tree, all_windows, kept_shape, trace
 from eventful.runtimes.runtime import Graph, Runtime
 
 TOLERANCE = 1e-3  # relative, of the first frame's check: some hundred roundings of float32
@@ -122,6 +122,8 @@ class Graphs:
         outputs: int,
     ) -> None:
         self._taps, self._blocks, self._outputs = taps, blocks, outputs
+        self._windows = all_windows(blocks)
+        self._slots = {windows: windows.slots() for windows in self._windows}
         self._graphs = {name: load(name) for name in names}
 
     def run(self, tensors: Sequence[Tensor], work: Pass) -> list[Tensor]:
@@ -144,6 +146,7 @@ class Graphs:
         for row, chosen in enumerate(index.rows()):
             own = [rows[row] for rows in given]
             before = [work.shown[name][row : row + 1] for name in self._taps if work.shown]
+            before = [tap.contiguous() for tap in before]  # some models' are channels first
             output, after = self._row(row, chosen, own, before, work)
             outputs.append(output)
             shown.append(after)
@@ -173,23 +176,32 @@ class Graphs:
             found = self._graphs["dense"](inputs)
         else:
             stale = torch.zeros(tokens).index_fill_(0, chosen, -torch.inf)
+            own = Index(chosen, (len(chosen),), tokens)
+            seats = (x for windows in self._windows for x in windows.seats(own))
             pairs = (x for kv in kept for x in kv)
-            found = self._graphs["step"]([*inputs, chosen, stale, *shown, *pairs])
+            found = self._graphs["step"]([*inputs, chosen, stale, *seats, *shown, *pairs])
         outputs, rest = _cut(found, self._outputs)
         after, new = _cut(rest, len(self._taps))
-        written = kept if work.beside is None else []
-        for old, k, v in zip(written, new[::2], new[1::2], strict=bool(written)):
-            if len(chosen) == tokens:
-                old.k.copy_(k)
-                old.v.copy_(v)
-            else:
-                old.write_(chosen, KeysValues(k, v))
+        if work.keep and work.beside is None:
+            pairs = zip(self._blocks, kept, new[::2], new[1::2], strict=True)
+            for name, old, k, v in pairs:
+                self._write(name, old, KeysValues(k, v), chosen, tokens)
         return [x.clone() for x in outputs], [x.clone() for x in after]
+
+    def _write(
+        self, name: str, kept: KeysValues, new: KeysValues, chosen: Tensor, tokens: int
+    ) -> None:
+        """Write a block's new keys and values over those kept of one row."""
+        if len(chosen) == tokens:
+            kept.copy_(new)
+            return
+        windows = windows_of(self._blocks[name])
+        kept.write_(chosen if windows is None else self._slots[windows][chosen], new)
 
     def _make_room(self, rows: int, tokens: int) -> None:
         """Let blocks that have computed nothing yet keep keys and values."""
         for block in self._blocks.values():
-            state, size = binding(block).state, (rows, block.heads, tokens, block.head_dim)
+            state, size = binding(block).state, kept_shape(block, tokens, rows)
             state.kv = state.kv or KeysValues(torch.empty(size), torch.empty(size))
 
     def _kept(self, name: str, row: int, work: Pass) -> KeysValues:
@@ -197,7 +209,8 @@ class Graphs:
             return work.beside[row][name]
         kept = binding(self._blocks[name]).state.kv
         assert kept is not None
-        return kept.row(row)
+        assert work.index is not None
+        return kept.split(len(work.index.counts))[row]
 
 
 def hold(ours: Any, theirs: Any, what: str) -> None:
