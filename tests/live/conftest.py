@@ -126,9 +126,9 @@ class Rtsp:
     def url(self):
         return f"rtsp://127.0.0.1:{self.port}/live"
 
-    def start(self, width=96, height=64, *login):
+    def start(self, width=96, height=64, *login, rate=25):
         script = Path(__file__).with_name("rtsp_server.py")
-        arguments = [GSTREAMER, script, self.port, width, height, *login]
+        arguments = [GSTREAMER, script, self.port, width, height, rate, *login]
         self._process = subprocess.Popen(
             [str(a) for a in arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

@@ -166,7 +166,10 @@ def _options(source: Source) -> dict[str, str]:
     options = {
         "protocol_whitelist": PROTOCOLS,  # a playlist cannot name files of this machine
         "analyzeduration": "1000000",
-        "fpsprobesize": "0",  # else a camera of few frames a second takes long to open
+        # Else a camera of few frames a second takes long to open: FFmpeg waits for twenty of them to
+        # tell its rate, and for seven of H.264 to tell in which order they are shown.
+        "fpsprobesize": "0",
+        "max_ts_probe": "0",
     }
     if source.scheme in ("rtsp", "rtsps"):
         options["rtsp_transport"] = "tcp"
