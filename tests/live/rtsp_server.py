@@ -1,7 +1,7 @@
 """GStreamer's RTSP server, run by the Python that has GStreamer.
 
-Arguments: PORT WIDTH HEIGHT RATE [USER PASSWORD]. Serves a moving test picture, with a key frame every
-four tenths of a second, at rtsp://127.0.0.1:PORT/live and prints a line once it listens.
+Arguments: PORT WIDTH HEIGHT RATE [USER PASSWORD]. Serves a moving test picture, with a key frame
+every four tenths of a second, at rtsp://127.0.0.1:PORT/live and prints a line once it listens.
 """
 
 import sys
@@ -20,7 +20,8 @@ def serve(port, width, height, rate, *login):
     factory.set_launch(
         f"( videotestsrc is-live=true pattern=ball ! "
         f"video/x-raw,width={width},height={height},framerate={rate}/1 ! "
-        f"x264enc tune=zerolatency speed-preset=ultrafast key-int-max={2 * int(rate) // 5} threads=1 ! "
+        f"x264enc tune=zerolatency speed-preset=ultrafast threads=1 "
+        f"key-int-max={2 * int(rate) // 5} ! "
         f"rtph264pay name=pay0 pt=96 config-interval=1 )"
     )
     if login:

@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import huge
-from tests.live.conftest import LIMITS, until
-from tests.live.test_feeds import Quiet, served
-
-__all__ = ["served"]
+from tests.live.conftest import LIMITS, Quiet, until
 
 SIDE = 16_000  # FFmpeg itself refuses 30,000
 
@@ -38,7 +35,7 @@ def test_a_picture_that_claims_to_be_huge_takes_no_memory(served, codec):
     }[codec]
 
     class Claims(Quiet):
-        def do_GET(self):
+        def do_GET(self):  # noqa: N802 - the library's name
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.end_headers()

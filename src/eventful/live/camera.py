@@ -218,7 +218,7 @@ class Camera:
             self._changed.wait_for(lambda: self._ending, max(0.0, self._started + shown - now))
 
     def _time(self, found: Timed, first: bool, arrived: float, clock: float) -> float:
-        """A frame's time by the camera's clock, which goes on over a break for as long as it was."""
+        """A frame's time by the camera's clock, which goes on while the source is away."""
         if found.time < 0:
             return arrived
         if first and self._last is not None:

@@ -200,8 +200,8 @@ def _options(source: Source, limits: Limits) -> dict[str, str]:
     options = largest | {
         "protocol_whitelist": PROTOCOLS,  # a playlist cannot name files of this machine
         "analyzeduration": "1000000",
-        # Else a camera of few frames a second takes long to open: FFmpeg waits for twenty of them to
-        # tell its rate, and for seven of H.264 to tell in which order they are shown.
+        # Else a camera of few frames a second takes long to open: FFmpeg waits for twenty of them
+        # to tell its rate, and for seven of H.264 to tell in which order they are shown.
         "fpsprobesize": "0",
         "max_ts_probe": "0",
     }
