@@ -167,7 +167,7 @@ def reconnect(clips: Sequence[Clip], *, size: int, away: float, settle: float) -
 def _return(session: Session, start: Callable[[], None], names: Sequence[str]) -> dict[str, Any]:
     """Let the server return, until each camera has given three results."""
     begin, listening = len(session.rows), list[float]()
-    lanes = {name: session.watcher._lanes[name] for name in names}
+    lanes: dict[str, Any] = {name: session.watcher._lanes[name] for name in names}
     before = {name: Counter(lane.stream.stats.flush_reasons) for name, lane in lanes.items()}
 
     def again() -> None:
