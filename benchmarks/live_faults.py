@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -134,7 +135,7 @@ def reconnect(clips: Sequence[Clip], *, size: int, away: float, settle: float) -
     """The server of all cameras is killed and started again.
 
     Cameras carry, and would take a dense frame of their own after a thousand: every dense one after
-    the server's return is for its return.
+    the server's return is for its return, or for a scene cut.
 
     Args:
         clips: Of the cameras, at their own rate.
@@ -144,7 +145,8 @@ def reconnect(clips: Sequence[Clip], *, size: int, away: float, settle: float) -
 
     Returns:
         Seconds from when the server listens to the first result of the first and of the last
-        camera, and the dense frames that each camera took within its first three.
+        camera, the least and the most dense frames that a camera took for the return, and those
+        that all of them took for scene cuts: what a camera sees may have changed since its last.
     """
     files = {clip.name: clip.file for clip in clips}
     server = Server(files)
@@ -165,6 +167,8 @@ def reconnect(clips: Sequence[Clip], *, size: int, away: float, settle: float) -
 def _return(session: Session, start: Callable[[], None], names: Sequence[str]) -> dict[str, Any]:
     """Let the server return, until each camera has given three results."""
     begin, listening = len(session.rows), list[float]()
+    lanes: dict[str, Any] = {name: session.watcher._lanes[name] for name in names}
+    before = {name: Counter(lane.stream.stats.flush_reasons) for name, lane in lanes.items()}
 
     def again() -> None:
         start()
@@ -178,10 +182,13 @@ def _return(session: Session, start: Callable[[], None], names: Sequence[str]) -
     session.tick_until(lambda: all(len(rows(name)) >= 3 for name in names))
     thread.join()
     firsts = [rows(name)[0].moment - listening[0] for name in names]
-    dense = [sum(row.kind == "dense" for row in rows(name)[:3]) for name in names]
+    why = [lanes[name].stream.stats.flush_reasons - before[name] for name in names]
+    cuts = [each.pop("scene cut", 0) for each in why]
+    dense = [sum(each.values()) for each in why]
     return {
         "first": min(firsts),
         "last": max(firsts),
         "least_dense": min(dense),
         "dense": max(dense),
+        "scene_cuts": sum(cuts),
     }

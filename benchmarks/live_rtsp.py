@@ -29,7 +29,8 @@ GStreamer's RTSP server, at a rate at which two cores cannot keep up with dense 
 - `over_even`: against the best of cameras that skip or carry evenly and keep the machine busy as
   long.
 - Reconnects: seconds from when the server of all cameras listens again to the first result of the
-  first and of the last camera; `carry:1000`, so that dense frames are for the return alone.
+  first and of the last camera; `carry:1000`, so that dense frames are for the return and for scene
+  cuts only, which are counted apart.
 - Faults: cameras send --slower times more rarely, policy --fault-policy, budgets not shared.
   Sizes: a result takes the time measured, and reading a frame its processor time over the cores.
 """

@@ -125,6 +125,7 @@ def summary(found: Found) -> dict[str, Any]:
             "last": max(one["last"] for one in each),
             "median_last": median(one["last"] for one in each),
             "dense": sorted({one[key] for one in each for key in ("least_dense", "dense")}),
+            "scene_cuts": [one["scene_cuts"] for one in each if "scene_cuts" in one],
         }
     if found.get("sizing"):
         result["sizing"] = [_sized(row, found["cores"]) for row in found["sizing"]]

@@ -1,5 +1,7 @@
 """Cameras that fail in every way, and a watcher over them with a tiny network."""
 
+import functools
+import http.server
 import socket
 import subprocess
 import threading
@@ -126,9 +128,9 @@ class Rtsp:
     def url(self):
         return f"rtsp://127.0.0.1:{self.port}/live"
 
-    def start(self, width=96, height=64, *login):
+    def start(self, width=96, height=64, *login, rate=25):
         script = Path(__file__).with_name("rtsp_server.py")
-        arguments = [GSTREAMER, script, self.port, width, height, *login]
+        arguments = [GSTREAMER, script, self.port, width, height, rate, *login]
         self._process = subprocess.Popen(
             [str(a) for a in arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -164,3 +166,29 @@ def rtsp(_gstreamer):
     yield rtsp
     for one in made:
         one.kill()
+
+
+@pytest.fixture
+def served(tmp_path):
+    """An HTTP server of a folder; or of what a handler does."""
+    made = []
+
+    def served(handler=None):
+        kind = handler or functools.partial(Quiet, directory=str(tmp_path))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        made.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield served
+    for server, thread in made:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass

@@ -1,12 +1,13 @@
-"""GStreamer's RTSP server, run by the Python that has GStreamer: PORT WIDTH HEIGHT [USER PASSWORD].
+"""GStreamer's RTSP server, run by the Python that has GStreamer.
 
-Serves a moving test picture at rtsp://127.0.0.1:PORT/live and prints a line once it listens.
+Arguments: PORT WIDTH HEIGHT RATE [USER PASSWORD]. Serves a moving test picture, with a key frame
+every four tenths of a second, at rtsp://127.0.0.1:PORT/live and prints a line once it listens.
 """
 
 import sys
 
 
-def serve(port, width, height, *login):
+def serve(port, width, height, rate, *login):
     import gi  # noqa: PLC0415 - of Debian's Python
 
     gi.require_version("Gst", "1.0")
@@ -18,8 +19,9 @@ def serve(port, width, height, *login):
     factory = GstRtspServer.RTSPMediaFactory(shared=True)
     factory.set_launch(
         f"( videotestsrc is-live=true pattern=ball ! "
-        f"video/x-raw,width={width},height={height},framerate=25/1 ! "
-        f"x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 threads=1 ! "
+        f"video/x-raw,width={width},height={height},framerate={rate}/1 ! "
+        f"x264enc tune=zerolatency speed-preset=ultrafast threads=1 "
+        f"key-int-max={2 * int(rate) // 5} ! "
         f"rtph264pay name=pay0 pt=96 config-interval=1 )"
     )
     if login:

@@ -1,10 +1,14 @@
 """What real servers do to a camera stays with it, is shown, and mends itself."""
 
 import time
+from contextlib import closing
 
 import pytest
 
-from tests.live.conftest import until
+from eventful.live.feeds import feed
+from eventful.live.sources import Source
+from eventful.stream import bound
+from tests.live.conftest import LIMITS, until
 
 
 def dense(results):
@@ -32,6 +36,39 @@ def test_a_killed_server_is_found_again_with_one_dense_frame(running, rtsp):
     assert run.camera("door").reconnects == 1
     assert run.camera("door").state == "live"
     assert run.camera("door").reason == ""
+
+
+def test_a_camera_of_few_frames_a_second_opens_with_its_first_frames(running, rtsp):
+    """It needs no seven frames first; five a second come here, every other one a key frame."""
+    server = rtsp()
+    server.start(rate=5)
+    run = running().start()  # keeps the server's pictures coming
+    run.watcher.add("door", server.url)
+    run.more("door", 1)
+    took = []
+    for _ in range(3):
+        start = time.monotonic()
+        with closing(feed(Source("other", server.url), LIMITS)) as frames:
+            next(frames)
+        took.append(time.monotonic() - start)
+    assert min(took) < 0.8
+
+
+def test_a_camera_that_is_back_holds_no_block_to_its_original_again(running, sender, monkeypatch):
+    """Which would cost as much as another dense frame."""
+    checks, check = [], bound.checked
+    monkeypatch.setattr(bound, "checked", lambda *given: (checks.append(1), check(*given))[1])
+    one = sender()
+    run = running(policy="skip:1000").start()
+    run.watcher.add("door", one.url)
+    run.more("door", 3)
+    one.mode = "end"
+    until(lambda: run.camera("door").state == "waiting")
+    one.mode = "send"
+    run.more("door", 3)
+    assert run.camera("door").reconnects >= 1
+    assert dense(run.of("door")) == 1 + run.camera("door").reconnects
+    assert len(checks) == 1
 
 
 def test_a_server_that_returns_with_another_size_is_served_at_that(running, rtsp):

@@ -1,7 +1,5 @@
 """What sources send: files that break off, sound without pictures, MJPEG, playlists."""
 
-import functools
-import http.server
 import io
 import os
 import socket
@@ -20,7 +18,7 @@ from eventful.live.drawing import drawn
 from eventful.live.sources import Source
 from eventful.video.decode import Timed
 from eventful.video.geometry import UPRIGHT
-from tests.live.conftest import LIMITS, until
+from tests.live.conftest import LIMITS, Quiet, until
 from tests.live.senders import picture, stream
 
 
@@ -139,36 +137,10 @@ def test_sound_that_goes_on_hides_no_stall_of_the_pictures(running):
             thread.join()
 
 
-@pytest.fixture
-def served(tmp_path):
-    """An HTTP server of a folder; or of what a handler does."""
-    made = []
-
-    def served(handler=None):
-        kind = handler or functools.partial(Quiet, directory=str(tmp_path))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        made.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield served
-    for server, thread in made:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 class Mjpeg(Quiet):
     """Ten pictures a second, for two seconds."""
 
-    def do_GET(self):
+    def do_GET(self):  # noqa: N802 - the library's name
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()

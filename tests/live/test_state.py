@@ -7,11 +7,13 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from eventful.live import saving
 from eventful.live.lane import Lane
 from eventful.outputs import OutputError
 from tests.live.conftest import until
@@ -157,7 +159,7 @@ def test_what_a_killed_process_left_is_cleared_away(running, file, tmp_path):
         (state / left).write_bytes(b"left")
     for number in (1, 2):
         watched(running, file, state)
-        ours = {f"00000{number}", "current.json"}
+        ours = {f"00000{number}", "current.json", ".lock"}
         assert {path.name for path in state.iterdir()} == ours | {o.split("/")[0] for o in others}
     assert all((state / other).exists() for other in others)
 
@@ -223,4 +225,92 @@ def test_a_process_that_is_killed_leaves_a_state_that_is_whole(running, tmp_path
     assert run.of("a")[0].frame == content["cameras"]["a"]["received"]
     assert run.of("a")[0].kind == "dense" or run.watcher._lanes["a"].stream.stats.frames > 1
     run.watcher.close()
-    assert len([*state.iterdir()]) == 2
+    assert len([*state.iterdir()]) == 3
+
+
+def test_a_state_that_another_watch_goes_on_with_is_refused(running, file, tmp_path):
+    state = tmp_path / "state"
+    first = running(state=state)
+    first.watcher.add("a", str(file))
+    for _ in range(2):  # being refused takes nothing away
+        with pytest.raises(ValueError, match=f"another watch is writing to {state}; wait for it"):
+            running(state=state)
+    first.start()
+    first.more("a", 3)
+    with pytest.raises(ValueError, match="another watch"):
+        running(state=state)
+    first.end()
+    assert watched(running, file, state).of("a")[0].frame >= 3
+
+
+def test_what_is_refused_or_fails_holds_no_state(running, file, tmp_path):
+    state = tmp_path / "state"
+    with pytest.raises(ValueError, match="frame policy"):
+        running(state=state, policy="top:3")
+    state.mkdir()
+    (state / "current.json").write_text("[]")
+    with pytest.raises(ValueError, match="no state"):
+        running(state=state)
+    (state / "current.json").unlink()
+    watched(running, file, state)
+
+
+def test_a_process_that_is_killed_holds_no_state(running, file, tmp_path):
+    state = tmp_path / "state"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SAVES, str(state), str(file)],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"runs\n"
+    process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(ValueError, match="another watch"):
+            running(state=state)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    watched(running, file, state)
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Writing takes until the second event is set; the first tells that it has begun."""
+    begun, done, write = threading.Event(), threading.Event(), saving.write
+
+    def waits(*given):
+        begun.set()
+        assert done.wait(20)
+        write(*given)
+
+    monkeypatch.setattr(saving, "write", waits)
+    yield begun, done
+    done.set()
+
+
+def test_nobody_waits_for_a_disk_while_a_state_is_written(running, sender, tmp_path, slow_disk):
+    begun, done = slow_disk
+    run = running(state=tmp_path / "state", policy="auto:0.4")
+    run.watcher.SAVED = 0.5
+    run.start()
+    for name in "ab":
+        run.watcher.add(name, sender().url)
+    assert begun.wait(20)
+    before = len(run.results)
+    start = time.monotonic()
+    run.watcher.set_policy("auto:0.5")
+    run.watcher.add("c", sender().url)
+    run.watcher.remove("b")
+    assert time.monotonic() - start < 2
+    assert run.watcher.tick() + 1  # frames are computed too, by whoever asks for them
+    assert len(run.results) >= before
+    run.watcher.SAVED = 300.0
+    done.set()
+    until((tmp_path / "state" / "current.json").exists)
+    assert "b" not in saved(tmp_path / "state")["cameras"]  # it was removed meanwhile
+    run.more("a", 3)
+    run.end()
+    assert saved(tmp_path / "state")["cameras"].keys() == {"a", "c"}

@@ -178,7 +178,7 @@ def test_state_is_saved_and_gone_on_from(running, files, tmp_path):
     stream = again.watcher._lanes["a"].stream
     assert dict(stream.stats.flush_reasons) == {}  # nothing was computed again
     assert stream.stats.frames == 120
-    assert len([*state.iterdir()]) == 2  # the old state is gone
+    assert len([*state.iterdir()]) == 3  # the old state is gone
     assert len(whole.of("a")) == 60
 
 

@@ -18,7 +18,8 @@ from eventful.archive.footage import Footage
 from eventful.archive.problems import Problem
 from eventful.archive.settings import versions
 from eventful.archive.work import Prepared
-from eventful.outputs.rows import OutputError, writing
+from eventful.outputs.lock import Lock
+from eventful.outputs.rows import writing
 from eventful.provenance import write_json
 
 KIND = "eventful archive"
@@ -53,7 +54,7 @@ class Store:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
         self._manifest = self._claimed(dict(identity))
-        self._lock = _locked(folder / ".lock")
+        self._lock = Lock(folder, "another run")
 
     def __enter__(self) -> Store:
         self._sweep()
@@ -62,7 +63,7 @@ class Store:
 
     def __exit__(self, *error: object) -> None:
         self._sweep()
-        os.close(self._lock)
+        self._lock.release()
 
     def _sweep(self) -> None:
         """Clear away what was being written when a run, or a worker, was killed."""
@@ -177,25 +178,3 @@ def slug(video: str) -> str:
 def _shape(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     return int(height), int(width)
-
-
-def _locked(path: Path) -> int:
-    """Hold a lock that ends with this process, however that ends."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise OutputError(
-            error.errno, f"{path.parent} cannot be written to ({error.strerror}); name another"
-        ) from error
-    try:
-        import fcntl  # noqa: PLC0415 - not on Windows, where folders are not locked
-    except ModuleNotFoundError:
-        return handle
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise ValueError(
-            f"another run is writing to {path.parent}; wait for it, or name another folder"
-        ) from None
-    return handle

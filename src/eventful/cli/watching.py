@@ -121,16 +121,31 @@ def figures(status: Status) -> dict[str, Any]:
     return {"model": status.model, "policy": status.policy, "cameras": cameras}
 
 
+def fruitless(status: Status) -> list[str]:
+    """A line about each camera that gave no result, with the reason."""
+    return [
+        f"no result of {one.name}: {one.reason or 'it gave no frame'}"
+        for one in status.cameras
+        if not (one.processed and one.kind)  # what went on from a state has none of the second
+    ]
+
+
 @contextmanager
-def stopped_by_signals(watcher: Watcher) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the watch after the frame at hand."""
+def stopped_by_signals(watcher: Watcher) -> Iterator[threading.Event]:
+    """Let Ctrl-C and SIGTERM end the watch after the frame at hand; the event says if one did."""
+    stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stopped
         return
+
+    def stop(*_: Any) -> None:
+        stopped.set()
+        watcher.stop()
+
     known = signal.SIGINT, signal.SIGTERM
-    before = [signal.signal(number, lambda *_: watcher.stop()) for number in known]
+    before = [signal.signal(number, stop) for number in known]
     try:
-        yield
+        yield stopped
     finally:
         for number, handler in zip(known, before, strict=True):
             signal.signal(number, handler)

@@ -97,7 +97,9 @@ class Result:
     Attributes:
         camera: The camera's name.
         frame: The frame's number since the camera was added; dropped frames count.
-        time: The frame's own time in seconds: of the stream's clock, or of its arrival.
+        time: When it was shown, in seconds since the camera's first frame, by the stream's clock;
+            over a break that goes on by this machine's. Streams without a clock (MJPEG, webcams)
+            have the time of arrival, in seconds since the epoch.
         arrived: When it was taken in, in seconds since the epoch.
         kind: What it was.
         estimate: Estimated relative error of what is shown.

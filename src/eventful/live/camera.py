@@ -23,22 +23,19 @@ class Shot:
 
     Attributes:
         number: Since the camera was added; dropped and damaged frames count.
-        timed: The frame, with its time by the source's clock; -1 where it has none.
-        arrived: When, in seconds since the epoch.
+        timed: The frame, with its time since the source was opened.
+        time: When it was shown, in seconds by the camera's clock; see `Result`.
+        arrived: When it came, in seconds since the epoch.
         clock: The same by a clock that only goes forward.
         again: Whether the camera has come back, or shows another size, since the shot before.
     """
 
     number: int
     timed: Timed
+    time: float
     arrived: float
     clock: float
     again: bool
-
-    @property
-    def time(self) -> float:
-        """Its own time in seconds, or that of its arrival."""
-        return self.arrived if self.timed.time < 0 else float(self.timed.time)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -95,6 +92,8 @@ class Camera:
         self._reason, self._retry, self._failures = "", 0.0, 0
         self._size: tuple[int, int] | None = None
         self._ending = False
+        self._ahead = 0.0  # the camera's clock, of what its source says since it was opened
+        self._last: tuple[float, float] | None = None  # the last frame's time and `clock`
         self._started = 0.0  # when the first frame of a file was shown, by a clock as in `Shot`
         self._thread = threading.Thread(target=self._run, name=source.name, daemon=True)
 
@@ -218,10 +217,21 @@ class Camera:
         with self._changed:
             self._changed.wait_for(lambda: self._ending, max(0.0, self._started + shown - now))
 
+    def _time(self, found: Timed, first: bool, arrived: float, clock: float) -> float:
+        """A frame's time by the camera's clock, which goes on while the source is away."""
+        if found.time < 0:
+            return arrived
+        if first and self._last is not None:
+            self._ahead = self._last[0] + clock - self._last[1] - float(found.time)
+        return self._ahead + float(found.time)
+
     def _put(self, found: Timed, first: bool) -> None:
         """Take a frame in."""
         number = self.received
-        shot = Shot(number, found, time.time(), time.monotonic(), False)
+        arrived, clock = time.time(), time.monotonic()
+        shown = self._time(found, first, arrived, clock)
+        self._last = shown, clock
+        shot = Shot(number, found, shown, arrived, clock, False)
         again = self._size is not None and (first or shot.size != self._size)
         if first and self._size is not None:
             self.reconnects += 1

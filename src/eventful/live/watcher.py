@@ -6,12 +6,13 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 from eventful import runtimes
+from eventful.live.asked import alike, asked
 from eventful.live.board import Point, Result, Status
 from eventful.live.camera import Camera, Shot
 from eventful.live.drawing import drawn
@@ -19,13 +20,11 @@ from eventful.live.feeds import Limits
 from eventful.live.lane import Lane
 from eventful.live.models import Models
 from eventful.live.outputs import Output
-from eventful.live.pace import Pace
 from eventful.live.results import Latencies, Queued
 from eventful.live.saving import Saved
 from eventful.live.sources import Source
 from eventful.outputs import Network
-from eventful.policies import Auto, FramePolicy, parse
-from eventful.stream.budget import Budget
+from eventful.policies import Auto
 
 
 @final
@@ -55,11 +54,13 @@ class Watcher:
         limits: Time-outs of cameras and waits.
         on_result: Called with each result, in the thread that computes.
         outputs: Where results are written to.
-        state: A folder from which cameras go on, and to which they are saved at the end.
+        state: A folder from which cameras go on, and to which they are saved, for this watcher
+            alone until it is closed.
 
     Raises:
         ValueError: The policy is no frame policy, a number is out of range, or the folder is no
-            state.
+            state, or that of a watch that goes on.
+        OutputError: The folder cannot be written to.
 
     Example:
         >>> from eventful.outputs import demo_network
@@ -98,7 +99,6 @@ class Watcher:
         self._fit = size, patch, square
         self._reading = {"lossless": lossless, "fast": fast, "limits": limits}
         self._on_result, self._outputs = on_result, list(outputs)
-        self._saved = None if state is None else Saved(state)
         self._lanes: dict[str, Lane] = {}  # never changed, only replaced: anybody may read it
         self._latencies, self._queued = Latencies(), list[Queued]()
         self._lock = threading.RLock()  # of lanes and policy; held while a frame is computed
@@ -108,23 +108,8 @@ class Watcher:
         self._runs = threading.Lock()  # held by `run`
         self._fresh = self._ending = self._closed = False
         self._beat = time.monotonic()  # when the thread that computes last went round
-        self._policy, self._pace, self._budget = self._read(policy)
-
-    @staticmethod
-    def _read(text: str) -> tuple[FramePolicy, Pace | None, Budget | None]:
-        """What a policy's text asks for, of all cameras together."""
-        policy = parse(text)
-        if not isinstance(policy, FramePolicy):
-            raise ValueError(
-                f"cameras take a frame policy such as auto:0.2, time:0.2, latency:40, error:0.15, "
-                f"carry:5 or skip:5, got {text}"
-            )
-        if not isinstance(policy, Auto) or policy.worst < 1 or policy.target == "max_error":
-            return policy, None, None
-        if policy.latency_ms is None:
-            return policy, None, Budget()
-        pace = Pace(policy.latency_ms)
-        return Auto(time=pace.share), pace, Budget()
+        self._policy, self._pace, self._budget = asked(policy)
+        self._saved = None if state is None else Saved(state)
 
     def add(self, camera: str, source: str) -> None:
         """Add a camera, while it runs or before.
@@ -176,10 +161,10 @@ class Watcher:
         Raises:
             ValueError: The text is no frame policy, or asks for less than what every frame costs.
         """
-        policy, pace, budget = self._read(text)
+        policy, pace, budget = asked(text)
         with self._turn, self._lock:
             self._models.passes.run()  # frames that wait keep the policy that they came under
-            if budget is not None and self._budget is not None and _alike(policy, self._policy):
+            if budget is not None and self._budget is not None and alike(policy, self._policy):
                 budget = self._budget  # what is owed stays owed
             before = self._policy, self._pace, self._budget
             self._policy, self._pace, self._budget = policy, pace, budget
@@ -339,6 +324,8 @@ class Watcher:
             camera.join(max(0.0, stopped + camera.patience - time.monotonic()))
             camera.drain()
         with ExitStack() as each:  # one that fails keeps none of the others from its end
+            if self._saved is not None:
+                each.callback(self._saved.close)
             with self._writing:
                 for output in self._outputs:
                     each.callback(output.close)
@@ -346,10 +333,15 @@ class Watcher:
             self._save()
 
     def _save(self) -> None:
-        with self._lock:
+        if self._saved is not None and self._lanes:
+            self._saved.save(self._still)
+
+    @contextmanager
+    def _still(self) -> Iterator[list[Lane]]:
+        """All cameras, between two frames: none is computed, or waits to be."""
+        with self._turn, self._lock:
             self._models.passes.run()
-            if self._saved is not None and self._lanes:
-                self._saved.save(list(self._lanes.values()))
+            yield list(self._lanes.values())
 
     def status(self) -> Status:
         """How all cameras are doing now."""
@@ -389,8 +381,3 @@ class Watcher:
     def _unsubscribe(self, queued: Queued) -> None:
         with contextlib.suppress(ValueError):  # it has been closed before
             self._queued.remove(queued)
-
-
-def _alike(policy: FramePolicy, other: FramePolicy) -> bool:
-    """Whether two policies count their costs in the same unit."""
-    return isinstance(policy, Auto) and isinstance(other, Auto) and policy.target == other.target

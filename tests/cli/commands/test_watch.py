@@ -16,6 +16,8 @@ from pyarrow import dataset
 
 pytest.importorskip("av")
 
+from eventful.outputs.lock import Lock
+
 
 @pytest.fixture
 def watch(invoke, small):
@@ -75,6 +77,44 @@ def test_a_camera_without_any_result_is_told_and_fails(watch, clip_file):
     found = watch("--fast", f"door={clip_file}", "--time", "0.0001")
     assert found.exit_code == 1
     assert "door: ValueError: time:0.0001 asks for a share" in found.stdout
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside-another", "alone"])
+def test_a_file_without_video_is_told_and_fails(watch, clip_file, tmp_path, beside):
+    text = tmp_path / "notes.mp4"
+    text.write_text("no video")
+    others = [f"good={clip_file}"] if beside else []
+    lines = tmp_path / "out.jsonl"
+    found = watch("--fast", "--policy", "skip:5", f"bad={text}", *others, "--json-lines", lines)
+    assert found.exit_code == 1
+    assert re.fullmatch(r"error: no result of bad: expected a video.*\n", found.stderr)
+    assert len(lines.read_text().splitlines()) == 20 * beside  # the others are watched to their end
+
+
+def test_a_file_that_gave_results_before_and_none_now_fails(watch, clip_file, tmp_path):
+    clip, state = tmp_path / "clip.mp4", tmp_path / "state"
+    clip.write_bytes(clip_file.read_bytes())
+    arguments = "--fast", "--policy", "skip:5", "--state", state, clip
+    assert watch(*arguments).exit_code == 0
+    clip.write_text("no video")
+    assert watch(*arguments).exit_code == 1
+
+
+def test_standard_output_for_results_has_its_failure_on_standard_error(watch, tmp_path):
+    (tmp_path / "notes.mp4").write_text("no video")
+    found = watch("--fast", tmp_path / "notes.mp4", "--json-lines", "-")
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert "no result of notes: expected a video" in found.stderr
+
+
+def test_a_state_of_a_watch_that_runs_is_refused_in_a_line(watch, clip_file, tmp_path):
+    lock = Lock(tmp_path, "another watch")
+    found = watch(clip_file, "--state", tmp_path)
+    lock.release()
+    assert found.exit_code == 2
+    assert found.stderr == (
+        f"error: another watch is writing to {tmp_path}; wait for it, or name another folder\n"
+    )
 
 
 def until_processed(url, *names, seconds=60):
@@ -175,7 +215,7 @@ def test_mistakes_with_the_page_are_said_in_a_line(
     assert came in found.stderr
     assert mend in found.stderr
     assert len(found.stderr.splitlines()) == 1
-    assert not (tmp_path / "state").exists()  # nothing was watched
+    assert not (tmp_path / "state" / "current.json").exists()  # nothing was watched
 
 
 def test_a_port_that_is_taken_is_said_before_a_camera_is_opened(invoke, small):

@@ -114,7 +114,8 @@ def command(
     """Run a model over live cameras; dense frames go where pictures change.
 
     A page at http://127.0.0.1:8008/ shows them. Ends when all sources have ended, on Ctrl-C or on
-    SIGTERM, with the state of all cameras saved.
+    SIGTERM, with the state of all cameras saved. The exit code is 1 if all sources have ended and
+    one of them gave no result, and 2 after a mistake or on a full disk.
     """
     with errors():
         from eventful.live.sources import read  # noqa: PLC0415 - optional libraries
@@ -145,10 +146,13 @@ def command(
         )
         names = tuple(host_name or ())
         place = Place(host, port, token_file, allow, names, certificate, key) if page else None
-        with watching.stopped_by_signals(made), served(made, place):
+        with watching.stopped_by_signals(made) as stopped, served(made, place):
             watching.run(made, cameras, Console(stderr=True))
         status = made.status()
         if json_lines != "-":
             show(watching.figures(status), json_output, lambda _: watching.table(status))
-    if any(one.failed and not one.processed for one in status.cameras):
+    lacking = [] if stopped.is_set() else watching.fruitless(status)
+    for line in lacking:
+        typer.echo(f"error: {line}", err=True)
+    if lacking:
         raise typer.Exit(1)
