@@ -118,9 +118,7 @@ class Lane:
             self.stream = self._started(models, shape, policy, budget, shot)
             self.shape = shape
         if shot.again:
-            self.stream.reset(
-                [0]
-            )  # all rows would hold the model's blocks to their originals again
+            self.stream.reset([0])  # `reset()` would hold the blocks to their originals again
         timed, stats = shot.timed, self.stream.stats
         pixels = to_pixels(timed.frame, self._reformatter, timed.turn, width, height)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
