@@ -1,11 +1,13 @@
-"""Dense frames and steps of a ViT-S/14 in PyTorch, OpenVINO and ONNX Runtime, in turn.
+"""Dense frames and steps of a model in PyTorch, OpenVINO and ONNX Runtime, in turn.
 
     python benchmarks/runtimes.py [--sizes 224 392 518] [--rounds 6] [--draw] [--out FILE]
+    python benchmarks/runtimes.py --model samvit_base_patch16 --sizes 1024 [...]
 
-Writes benchmarks/results/runtimes.json and, with --draw, the table of docs/runtimes.md. Every
-contender runs once a round, so that all meet the same load; all rounds again beside a process that
-keeps one core busy. A dense frame and a step give the final-normed tokens and the keys and values
-that a stream needs; dense frames of other models give the tokens only. Weights are random: what is
+Writes benchmarks/results/runtimes.json, or runtimes_sam.json for SAM's encoder, which has windows
+and relative positions, and with --draw the tables of docs/runtimes.md. Every contender runs once a
+round, so that all meet the same load; all rounds again beside a process that keeps one core busy.
+A dense frame and a step give the model's features and the keys and values that a stream needs;
+dense frames of models that are not converted give the features only. Weights are random: what is
 timed does not depend on them. `off` is the relative difference between a contender's output and
 that of the same frame in PyTorch.
 """
@@ -35,9 +37,10 @@ from eventful.provenance import commit, machine, write_json
 from eventful.runtimes import runtime_named, whole_graph
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "runtimes.json"
+RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "runtimes.md"
-MODEL, PATCH, DEPTH = "vit_small_patch14_dinov2", 14, 12
+MODELS = {"vit_small_patch14_dinov2": "runtimes", "samvit_base_patch16": "runtimes_sam"}
+DEPTH = 12
 COSTS = eventful.Costs(dense=100.0, carried=4.0, held=1.0, partial=6.0, token=0.1)
 RUNTIMES = "openvino", "onnxruntime"
 Work = Callable[[], Tensor]
@@ -63,27 +66,32 @@ def step(stream: eventful.Stream, frame: Tensor, count: int) -> Work:
     return work
 
 
-def contenders(size: int) -> dict[str, Work]:
+def patches_of(name: str, size: int) -> int:
+    """N, the patches of a square frame."""
+    return (size // int(name.rpartition("patch")[2].partition("_")[0])) ** 2
+
+
+def contenders(name: str, size: int) -> dict[str, Work]:
     """What is timed at a size, by name; every contender has run once."""
-    patches = (size // PATCH) ** 2
+    patches = patches_of(name, size)
     frame = torch.rand(1, 3, size, size)
-    model = timm.create_model(MODEL, img_size=size, depth=DEPTH).eval()
+    model = timm.create_model(name, img_size=size, depth=DEPTH).eval()
     model.requires_grad_(False)
     works: dict[str, Work] = {"dense torch": lambda: model.forward_features(frame)}
-    for name in RUNTIMES:
-        runtime = runtime_named(name)
+    for where in RUNTIMES:
+        runtime = runtime_named(where)
         assert runtime is not None
         graph = whole_graph(runtime, model, "forward_features", frame)
-        works[f"dense {name}"] = lambda graph=graph: graph([frame])[0]
-    converted = eventful.convert(timm.create_model(MODEL, img_size=size, depth=DEPTH).eval())
+        works[f"dense {where}"] = lambda graph=graph: graph([frame])[0]
+    converted = eventful.convert(timm.create_model(name, img_size=size, depth=DEPTH).eval())
     converted.load_state_dict(model.state_dict())
-    for name in ("torch", *RUNTIMES):
+    for where in ("torch", *RUNTIMES):
         stream = eventful.Stream(
-            converted, method="forward_features", pixels=lambda x: x, costs=COSTS, runtime=name
+            converted, method="forward_features", pixels=lambda x: x, costs=COSTS, runtime=where
         )
         stream(frame)
         for count in active_tokens(patches):
-            works[f"step {count} {name}"] = step(stream, frame, count)
+            works[f"step {count} {where}"] = step(stream, frame, count)
     return works
 
 
@@ -121,7 +129,7 @@ def measured(works: dict[str, Work], number: int) -> dict[str, Any]:
     """All contenders at a size, without and with a busy process beside them."""
     known = works["dense torch"]()
     off = {name: ((work() - known).norm() / known.norm()).item() for name, work in works.items()}
-    found: dict[str, Any] = {"tokens": known.shape[1], "off": off, "loads": {}}
+    found: dict[str, Any] = {"off": off, "loads": {}}
     for load in ("alone", "busy"):
         with busy(load == "busy"):
             before = os.getloadavg()[0]
@@ -141,7 +149,7 @@ def table(result: dict[str, Any]) -> Lines:
     kinds = ["dense torch", *(f"dense {name}" for name in RUNTIMES)]
     kinds += [f"{rank} {name}" for name in ("torch", *RUNTIMES) for rank in ("least", "16", "8")]
     for kind in kinds:
-        lines.append([_label(kind), *(_cell(result["sizes"][size], kind) for size in sizes)])
+        lines.append([_label(kind), *(_cell(result, size, kind) for size in sizes)])
     return lines
 
 
@@ -152,12 +160,12 @@ def _label(kind: str) -> str:
     return f"{names[name]}, {what[first]}"
 
 
-def _cell(case: dict[str, Any], kind: str) -> str:
+def _cell(result: dict[str, Any], size: str, kind: str) -> str:
     first, name = kind.split()
-    patches = case["tokens"] - 1
+    patches = patches_of(result["model"], int(size))
     counts = {"least": min(32, patches // 2), "16": patches // 16, "8": patches // 8}
     full = kind if first == "dense" else f"step {counts[first]} {name}"
-    loads = case["loads"]
+    loads = result["sizes"][size]["loads"]
     shown = loads["alone"]["least"], loads["alone"]["median"], loads["busy"]["median"]
     shares = (part["of_fastest_dense"][full] for part in shown)
     return " / ".join(f"{share:.2f}" for share in shares)
@@ -168,24 +176,26 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--model", choices=MODELS, default="vit_small_patch14_dinov2")
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 392, 518])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--draw", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(given)
+    out = arguments.out or RESULTS / f"{MODELS[arguments.model]}.json"
     result: dict[str, Any] = {
         "machine": machine(),
         "commit": commit(),
-        "model": MODEL,
+        "model": arguments.model,
         "threads": torch.get_num_threads(),
         "rounds": arguments.rounds,
         "sizes": {},
     }
     for size in arguments.sizes:
-        result["sizes"][str(size)] = measured(contenders(size), arguments.rounds)
-        write_json(result, arguments.out)
+        result["sizes"][str(size)] = measured(contenders(arguments.model, size), arguments.rounds)
+        write_json(result, out)
     if arguments.draw:
-        fill(PAGE, "runtimes", {"steps": table(result)})
+        fill(PAGE, MODELS[arguments.model], {"steps": table(result)})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from eventful.policies import Auto, Skip
 from eventful.runtimes import runtime_named
 from eventful.runtimes.export import trace, trace_norm
 from eventful.runtimes.passes import Graphs, hold
-from eventful.runtimes.runtime import Graph
+from eventful.runtimes.runtime import Graph, Runtime
 from eventful.stream import Stream, snapshots
 from eventful.stream.inputs import known_normalization
 from eventful.stream.layout import Layout, StatedModel, reader_norm
@@ -155,8 +156,8 @@ class ExportedModel(StatedModel):
         self._content = content = json.loads((folder / FILE).read_text())
         runtime = runtime_named(content["runtime"])
         assert runtime is not None
-        self._runtime = runtime
-        self._files = {name: runtime.read(folder / name) for name in content["graphs"]}
+        files = {name: runtime.read(folder / name) for name in content["graphs"]}
+        self._loaded = _Loaded(runtime, files)
         layout = content["layout"]
         self.layout = Layout(
             tuple(layout["grid"]),
@@ -179,9 +180,9 @@ class ExportedModel(StatedModel):
     def norm_of(self, tap: str) -> Any:
         """The final norm behind a tap, as a graph."""
         name = f"norm-{self.layout.taps.index(tap)}"
-        if name not in self._files:
+        if name not in self._loaded:
             return None
-        graph = self._load(name)
+        graph = self._loaded.twin(name)
         return lambda x: torch.cat([graph([row.contiguous()])[0].clone() for row in x.split(1)])
 
     def forward(self, frame: Tensor) -> Any:
@@ -208,17 +209,33 @@ class ExportedModel(StatedModel):
         """This stream's own graphs."""
         if self._made is None or self._made[0] is not self:  # a stream has a copy of the model
             count = _tensors_in(self._content["output"])
-            graphs = Graphs(self._load, GRAPHS, self.layout.taps, self._numbers, count)
-            self._made = self, graphs
+            twins = {name: self._loaded.twin(name) for name in GRAPHS}
+            self._made = self, Graphs(twins, self.layout.taps, self._numbers, count)
         return self._made[1]
-
-    def _load(self, name: str) -> Graph:
-        return self._runtime.load(self._files[name])
 
     @property
     def _numbers(self) -> dict[str, _Numbers]:
         blocks = (block for block in self.blocks if isinstance(block, _Numbers))
         return {block.name: block for block in blocks}
+
+
+class _Loaded:
+    """Graphs that all streams of an exported model share, each compiled when it is asked for."""
+
+    def __init__(self, runtime: Runtime, files: Mapping[str, Any]) -> None:
+        self._runtime, self._files = runtime, files
+        self._graphs: dict[str, Graph] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def twin(self, name: str) -> Graph:
+        """A graph for one stream."""
+        with self._lock:
+            if name not in self._graphs:
+                self._graphs[name] = self._runtime.load(self._files[name])
+            return self._graphs[name].twin()
 
 
 def _tensors_in(structure: Any) -> int:

@@ -18,7 +18,7 @@ theirs (windows, heads, places, head_dim), padding among them, and `seats` has t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -46,12 +46,18 @@ class Subject(NamedTuple):
         call: Its method that a frame runs through.
         blocks: Its eventful blocks.
         frame: What they share.
+        model: What the stream was made for; streams of one model share graphs.
+        method: The name of `call`.
+        weights: Tells the state of its weights.
     """
 
     module: nn.Module
     call: Callable[..., Any]
     blocks: Blocks
     frame: Frame
+    model: nn.Module
+    method: str
+    weights: Callable[[], Hashable]
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def trace(
     Raises:
         ValueError: The model has something that cannot be traced; the message says what.
     """
-    _check(subject, form)
+    check(subject, form)
     assert form.index is not None
     assert form.taps is not None
     tokens = form.index.tokens
@@ -179,8 +185,12 @@ class _Norm(nn.Module):
 _CHOSEN = 3  # tokens that a step is traced with
 
 
-def _check(subject: Subject, form: Pass) -> None:
+def check(subject: Subject, form: Pass) -> None:
     """Refuse what a graph would leave out or cannot do.
+
+    Args:
+        subject: The model.
+        form: Any pass, as the stream asks for them.
 
     Raises:
         ValueError: There is such a thing; the message names it.
@@ -219,7 +229,6 @@ class _Traced(nn.Module):
         self, subject: Subject, given: Tree, form: Pass, returned: Callable[[Tree], None]
     ) -> None:
         super().__init__()
-        self.module = subject.module
         self._subject, self._given, self._form = subject, given, form
         self._returned = returned
 
@@ -359,6 +368,6 @@ def _program(
             )
         except Exception as error:
             raise ValueError(
-                f"torch.export cannot trace this {type(module.module).__name__}, use "
+                f"torch.export cannot trace this {type(module._subject.module).__name__}, use "
                 f"runtime='torch': {error}"
             ) from error

@@ -59,3 +59,7 @@ class _Session(Graph):
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         feed = {name: inputs[place].numpy() for name, place in self._places.items()}
         return [torch.from_numpy(data) for data in self._session.run(None, feed)]
+
+    def twin(self) -> Graph:
+        """Itself: a session may be run by several threads."""
+        return self

@@ -50,13 +50,14 @@ class OpenVino(Runtime):
         }
         taken = [place(given.any_name) for given in model.inputs]
         compiled = self._openvino.compile_model(model, "CPU", settings)
-        return _Compiled(self._openvino.Tensor, compiled.create_infer_request(), taken)
+        return _Compiled(self._openvino.Tensor, compiled, taken)
 
 
 class _Compiled(Graph):
-    def __init__(self, tensor: Any, request: Any, taken: Sequence[int]) -> None:
-        self._tensor, self._request, self._taken = tensor, request, taken
-        self._outputs = range(len(request.output_tensors))
+    def __init__(self, tensor: Any, compiled: Any, taken: Sequence[int]) -> None:
+        self._tensor, self._compiled, self._taken = tensor, compiled, taken
+        self._request = compiled.create_infer_request()
+        self._outputs = range(len(compiled.outputs))
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         for slot, given in enumerate(self._taken):
@@ -65,3 +66,7 @@ class _Compiled(Graph):
         self._request.infer()
         outputs = (self._request.get_output_tensor(slot).data for slot in self._outputs)
         return [torch.from_numpy(data) for data in outputs]
+
+    def twin(self) -> Graph:
+        """A request of its own."""
+        return _Compiled(self._tensor, self._compiled, self._taken)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 from eventful.block.bindings import Blocks, binding, windows_of
 from eventful.block.state import KeysValues, Pass
 from eventful.ops import Index
-from eventful.runtimes.export import Subject, Tree, all_windows, kept_shape, trace
+from eventful.runtimes.export import Subject, Tree, all_windows, check, kept_shape, trace
 from eventful.runtimes.runtime import Graph, Runtime
+from eventful.runtimes.shared import Compiled, shared
 
 TOLERANCE = 1e-3  # relative, of the first frame's check: some hundred roundings of float32
 
@@ -59,20 +60,25 @@ class Passes:
         shapes = [(tensor.shape[1:], tensor.dtype) for tensor in (x, *tensors)]
         key = str((shapes, given, sorted(work.taps or ()), sorted(work.linked), work.keep))
         if key not in self._made:
-            self._made[key] = self._make(x, inputs, work)
+            self._made[key] = self._make(key, x, inputs, work)
         graphs, output = self._made[key]
         return output.filled(graphs.run([x, *tensors], work))
 
-    def _make(self, x: Tensor, inputs: Mapping[str, Any], work: Pass) -> tuple[Graphs, Tree]:
-        blocks = self._subject.blocks
-        programs, output = trace(self._subject, x, inputs, work)
-        taps = [name for name in blocks if name in (work.taps or ())]
-        count = len(output.places)
+    def _make(
+        self, key: str, x: Tensor, inputs: Mapping[str, Any], work: Pass
+    ) -> tuple[Graphs, Tree]:
+        subject, runtime = self._subject, self._runtime
+        check(subject, work)  # whatever was allowed when others made the graphs
 
-        def load(name: str) -> Graph:
-            return self._runtime.compile(programs[name])
+        def compiled() -> Compiled:
+            programs, output = trace(subject, x, inputs, work)
+            return Compiled({name: runtime.compile(p) for name, p in programs.items()}, output)
 
-        return Graphs(load, programs, taps, blocks, count), output
+        everything = runtime.name, subject.method, tuple(subject.blocks), key, subject.weights()
+        graphs, output = shared(subject.model, everything, compiled)
+        taps = [name for name in subject.blocks if name in (work.taps or ())]
+        twins = {name: graph.twin() for name, graph in graphs.items()}
+        return Graphs(twins, taps, subject.blocks, len(output.places)), output
 
     def check(self, x: Tensor, inputs: Mapping[str, Any], work: Pass, output: Any) -> None:
         """Hold the graphs to a frame that PyTorch has just computed in full.
@@ -106,8 +112,7 @@ class Graphs:
     """A model's graphs for frames of one size. Rows of a batch run one after the other.
 
     Args:
-        load: Gives the compiled graph of a name: "dense", "show", "step".
-        names: The graphs that there are.
+        graphs: "dense", "show" and, where keys and values are kept, "step", this stream's own.
         taps: Blocks whose outputs something else than the next block reads, in order.
         blocks: Whose kept keys and values are read and written.
         outputs: How many tensors the model returns.
@@ -115,8 +120,7 @@ class Graphs:
 
     def __init__(
         self,
-        load: Callable[[str], Graph],
-        names: Collection[str],
+        graphs: Mapping[str, Graph],
         taps: Sequence[str],
         blocks: Blocks,
         outputs: int,
@@ -124,7 +128,7 @@ class Graphs:
         self._taps, self._blocks, self._outputs = taps, blocks, outputs
         self._windows = all_windows(blocks)
         self._slots = {windows: windows.slots() for windows in self._windows}
-        self._graphs = {name: load(name) for name in names}
+        self._graphs = graphs
 
     def run(self, tensors: Sequence[Tensor], work: Pass) -> list[Tensor]:
         """Run a pass, as the blocks would in PyTorch.

@@ -30,6 +30,10 @@ class Graph(ABC):
             What it gives, which may be written over by the next call.
         """
 
+    @abstractmethod
+    def twin(self) -> Graph:
+        """The same graph, for another stream; no weight is copied."""
+
 
 class Runtime(ABC):
     """Compiles traced programs into graphs.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from eventful.runtimes.runtime import Graph, Runtime
+from eventful.runtimes.written import WrittenOut
 
 _NEEDS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnxscript")}
 
@@ -63,19 +60,5 @@ class _Method(nn.Module):
         self.model, self._method = model, method
 
     def forward(self, *tensors: Tensor) -> list[Tensor]:
-        with _InFour():
+        with WrittenOut():
             return [getattr(self.model, self._method)(*tensors)]
-
-
-class _InFour(TorchFunctionMode):
-    """Gives attention over three dimensions a fourth one, without which no ONNX is written."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        options = kwargs or {}
-        if func is functional.scaled_dot_product_attention and args[0].ndim == 3:
-            four = (x[None] if isinstance(x, Tensor) else x for x in args)
-            named = {k: x[None] if isinstance(x, Tensor) else x for k, x in options.items()}
-            return func(*four, **named)[0]
-        return func(*args, **options)

@@ -1,4 +1,4 @@
-"""Operators that runtimes do not know, written out as ones that they do."""
+"""Operators that runtimes do not know, or not so, written out as ones that they do."""
 
 from __future__ import annotations
 
@@ -53,6 +53,16 @@ def _attend(
     return o, q.new_zeros(q.shape[0], q.shape[2], q.shape[1])
 
 
+def _in_four(*args: Any, **options: Any) -> Tensor | None:
+    """Attention over three dimensions with a fourth one, without which no ONNX is written."""
+    if args[0].ndim != 3:
+        return None
+    attention: Any = functional.scaled_dot_product_attention
+    four = (x[None] if isinstance(x, Tensor) else x for x in args)
+    named = {name: x[None] if isinstance(x, Tensor) else x for name, x in options.items()}
+    return attention(*four, **named)[0]
+
+
 def _interpolate(
     input: Tensor,
     size: int | Sequence[int] | None = None,
@@ -105,4 +115,5 @@ def resampling(before: int, after: int) -> np.ndarray:
 _WRITTEN: dict[Any, Callable[..., Any]] = {
     torch.ops.eventful.attend: _attend,
     functional.interpolate: _interpolate,
+    functional.scaled_dot_product_attention: _in_four,
 }

@@ -92,7 +92,8 @@ class Bound:
     @property
     def subject(self) -> Subject:
         """What a runtime's graphs are traced from."""
-        return Subject(self.module, self._call, self.blocks, self.frame)
+        own = self.module, self._call, self.blocks, self.frame
+        return Subject(*own, self.model, self.method, self._fingerprint)
 
     @property
     def default_policy(self) -> FramePolicy | None:
@@ -123,14 +124,14 @@ class Bound:
             self._account()
             self._hooked = hooked
 
-    def _fingerprint(self) -> list[tuple[int, int, int]]:
+    def _fingerprint(self) -> tuple[tuple[int, int, int], ...]:
         """Changes when weights do: in place, by another tensor, or by another parameter."""
-        return [
+        return tuple(
             (id(x), x.data_ptr(), 0 if x.is_inference() else x._version)
             for tensors in self._held
             for x in tensors.values()
             if x is not None
-        ]
+        )
 
     @property
     def changed(self) -> bool:
