@@ -157,22 +157,19 @@ def _sampled(
 ) -> list[Window]:
     """Run the model on the windows' frames."""
     done, total, found = 0, sum(map(len, places)), []
-    rest, taker = list(places), None
+    rest = [Taker(probe, footage, dense) for dense in places]
     for number, prepared in enumerate(frames):
         if not rest:
             break
-        dense = rest[0]
-        if number < dense[0]:
+        if number < rest[0].first:
             continue
-        taker = taker or Taker(probe, footage, dense)
         outputs = None
-        if number in dense:
+        if number in rest[0].dense:
             model.stream.reset([0])
             model.eventful(prepared)
             outputs, done = probe.outputs, done + 1
             progress("running the model on samples", done, total)
-        taker.add(model.frame(prepared), outputs)
-        if number == dense[-1]:
-            found.append(taker.window())
-            taker = rest.pop(0) and None
+        rest[0].add(model.frame(prepared), outputs)
+        if number == rest[0].last:
+            found.append(rest.pop(0).window())
     return found

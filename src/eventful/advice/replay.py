@@ -81,7 +81,7 @@ class _Replay:
     ) -> None:
         self._plan = Automatic(policy, costs, patches)
         self._patches, self._footage, self._seen = patches, footage, seen
-        self._before, self._level = 0, 0
+        self._before = self._level = self._turn = 0
 
     def steps(self) -> Iterator[Step]:
         footage, cuts = self._footage, {*self._footage.cuts}
@@ -112,10 +112,11 @@ class _Replay:
     def _check(self, frame: int, distance: float) -> Check | None:
         """What a dense frame would show."""
         age = frame - self._before
+        self._turn += 1
         near = sorted(self._seen, key=lambda window: window.away(frame))
         for level in dict.fromkeys((self._level, 0)):
             for window in near:
-                sample = window.nearest(level, age)
+                sample = window.nearest(level, age, self._turn)
                 if sample is not None:
                     return _scaled(sample, distance)
         return None

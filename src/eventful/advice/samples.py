@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -15,7 +15,9 @@ from eventful.stream.gain import SHARES
 from eventful.stream.plan import Check
 from eventful.stream.probe import Probe
 
-OFFSETS = (*range(9), 12, 18, 26, 36)  # of a window's dense frames: its first in a row, then fewer
+ROW = 9  # dense frames that follow each other at the start of a window
+OFFSETS = (*range(ROW), 12, 18, 26, 36)  # of a window's dense frames
+FAR = 4  # of the frames in a row, one of so many is held against all that follow, the rest in a row
 APART = 40  # frames of the video that a window stands for, at least
 MOST = 6  # windows
 
@@ -75,11 +77,17 @@ class Window:
         """How many frames it is away."""
         return max(self.first - frame, frame - self.last, 0)
 
-    def nearest(self, level: int, age: int) -> Sample | None:
-        """The sample of a level whose age is nearest by ratio; None if it has none."""
+    def nearest(self, level: int, age: int, turn: int) -> Sample | None:
+        """A sample of a level whose age is nearest by ratio; None if it has none.
+
+        Where there are several, they take turns, so that all of them count.
+        """
         known = [sample for sample in self.samples if sample.level == level]
-        ratio: Callable[[Sample], float] = lambda s: max(s.age / age, age / s.age)  # noqa: E731
-        return min(known, key=ratio, default=None)
+        if not known:
+            return None
+        near = min(known, key=lambda sample: max(sample.age / age, age / sample.age)).age
+        alike = [sample for sample in known if sample.age == near]
+        return alike[turn % len(alike)]
 
 
 @final
@@ -90,11 +98,16 @@ class Taker:
         probe: Compares.
         footage: The video.
         dense: Numbers of the window's dense frames.
+
+    Attributes:
+        dense: The same.
+        first: The first of them.
+        last: The last of them.
     """
 
     def __init__(self, probe: Probe, footage: Footage, dense: Sequence[int]) -> None:
-        self._probe, self._footage, self._wanted = probe, footage, frozenset(dense)
-        self._first, self._last = dense[0], dense[-1]
+        self._probe, self._footage = probe, footage
+        self.dense, self.first, self.last = frozenset(dense), dense[0], dense[-1]
         self._pictures: list[Picture] = []
         self._outputs: list[dict[str, Tensor] | None] = []
 
@@ -110,21 +123,21 @@ class Taker:
         for number, output in enumerate(self._outputs):
             if output is None:
                 continue
-            levels = range(len(SHARES)) if number in (0, 4) else (0,)
-            for level in levels:
-                rest = slice(number, None)
+            far = number % FAR == 0 or number >= ROW
+            rest = slice(number, None if far else ROW)
+            for level in range(len(SHARES)) if far and number < ROW - 1 else (0,):
                 checks = self._probe.moved(self._pictures[rest], self._outputs[rest], level)
                 found += [
                     self._sample(number, age, level, check)
                     for age, check in checks.items()
                     if (age > 1 or not level) and self._joined(number, age)
                 ]
-        return Window(self._first, self._last, found)
+        return Window(self.first, self.last, found)
 
     def _joined(self, number: int, age: int) -> bool:
-        before = self._first + number
+        before = self.first + number
         return self._footage.joined(before, before + age)
 
     def _sample(self, number: int, age: int, level: int, check: Check) -> Sample:
-        before = self._first + number
+        before = self.first + number
         return Sample(age, level, self._footage.distance(before, before + age), check)
