@@ -40,8 +40,9 @@ import torch
 from torch import Tensor
 
 import eventful
-from eventful.advice import ERRORS, Advice, Price, advise
+from eventful.advice import ERRORS, Advice, Expectation, Price, Range, Skipping, advise
 from eventful.advice.skipping import skipping
+from eventful.advice.verdict import verdict
 from eventful.models import saliency_vit, still_clip
 from eventful.policies import Auto
 from eventful.provenance import commit, machine, write_json
@@ -165,7 +166,6 @@ def measure(clip: str, size: int, folder: Path, root: Path) -> dict[str, Any]:
             "dense_frames": advice.dense_frames,
             "windows": advice.windows,
             "moving": advice.footage.moving,
-            "verdict": asdict(advice.verdict),
             "rows": compared(advice, stream_of, frames[then:], tokens[then:], costs),
         }
     return found
@@ -202,13 +202,20 @@ def summary(rows: Sequence[dict[str, Any]], part: str) -> dict[str, Any]:
     return found
 
 
-def better(one: dict[str, Any]) -> bool:
-    """Whether the advised policy is the one that then takes less time at its error."""
-    use, policy = one["verdict"]["use"], one["verdict"]["policy"]
-    error = policy.partition(":")[2] if use == "auto" else "0.15"
-    row = next(row for row in one["rows"] if f"{row['error']:g}" == error)
-    auto, skip = row["happened"]["time"], row["skipping"]
-    return {"auto": auto < min(1, skip), "skip": skip < min(1, auto * 1.1)}.get(use, auto > 0.7)
+def judged(one: dict[str, Any]) -> dict[str, Any]:
+    """What is advised, and its time over that of the best: it, skipping, or neither."""
+    told = verdict([_expectation(row["expected"]) for row in one["rows"]])
+    last = one["rows"][-1]["error"]
+    name = told.policy.partition(":")[2] if told.use == "auto" and told.policy else "0.15"
+    error = last if told.use == "nothing" else float(name)
+    row = next(row for row in one["rows"] if row["error"] == error)
+    times = {"auto": row["happened"]["time"], "skip": row["skipping"], "nothing": 1.0}
+    return {"use": told.use, "error": error, "over_best": times[told.use] / min(times.values())}
+
+
+def _expectation(saved: dict[str, Any]) -> Expectation:
+    ranges = {name: Range(**saved[name]) for name in ("operations", "milliseconds", "time")}
+    return Expectation(**{**saved, **ranges, "skipping": Skipping(**saved["skipping"])})
 
 
 def tables(result: dict[str, Any]) -> dict[str, filling.Lines]:
@@ -287,10 +294,11 @@ def main(given: Sequence[str] | None = None) -> None:
     result["summary"] = [
         {"size": size, "part": part, **found} for (size, part), found in _summaries(result).items()
     ]
-    result["better"] = {
-        part: [row["clip"] for row in rows if row["clip"] not in CHOSEN_ON and better(row[part])]
+    result["advised"] = [
+        {"clip": row["clip"], "size": row["size"], "part": part, **judged(row[part])}
+        for row in rows
         for part in ("itself", "rest")
-    }
+    ]
     write_json(result, arguments.out or RESULT)
     if arguments.out is None:
         filling.fill(PAGE, "advise", tables(result))

@@ -21,7 +21,7 @@ PIXELS = 8192  # of a picture that are compared with other pictures
 STEP_S = 0.2  # seconds that motion and change are told over
 EVERY_S = 0.5  # seconds from one look at them to the next
 MOVES = 0.4  # pixels of a small picture that its middle pixel moves by where the camera does
-CHANGES = 0.04  # of the pixels' scale, summed over colours: what a patch changes by at least
+CHANGES = 0.1  # root mean square over a patch, colours summed: what counts as a change
 
 
 @dataclass(frozen=True, eq=False)

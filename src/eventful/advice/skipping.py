@@ -79,6 +79,7 @@ def skipping(target: float, held: Sequence[float], price: Price) -> Skipping:
             break
         part = 1.0 if more <= target else (target - less) / (more - less)
         share = (1 - part) / every + part / (every + 1)
-    costs = price.counted, price.timed
-    operations, milliseconds = (share * c.dense + (1 - share) * c.held for c in costs)
-    return Skipping(1 / share, operations / price.counted.dense, milliseconds)
+    counted = price.counted
+    operations = share + (1 - share) * counted.held / counted.dense
+    milliseconds = share * price.dense_ms + (1 - share) * price.timed.held  # it finds no motion
+    return Skipping(1 / share, operations, milliseconds)

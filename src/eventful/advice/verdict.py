@@ -33,33 +33,36 @@ class Verdict:
 def verdict(found: Sequence[Expectation]) -> Verdict:
     """Judge what is expected at some errors, in rising order.
 
-    The default error is taken where it pays; else the next larger one that does.
+    The default error is taken where it pays; else the next larger one that does. Skipping is taken
+    where running every k-th frame, k being whole, holds the error in no more time.
     """
-    ordered = sorted(found, key=lambda one: (one.error != DEFAULT, one.error))
-    for one in (one for one in ordered if one.error >= min(DEFAULT, found[-1].error)):
-        ours, skipped = one.time.value, one.skipping_time
+    at = [one for one in found if one.error >= DEFAULT] or [found[-1]]
+    for one in at:
+        ours, every = one.time.value, max(1, int(one.skipping.every))
+        skipped = one.skipping_time * one.skipping.every / every
+        beside = f"one frame of {every}" if every > 1 else "every frame, since none can be left out"
         if ours <= min(PAYS, BETTER * skipped):
             return Verdict(
                 "auto",
                 f"error:{one.error:g}",
                 f"at an error of {one.error:g} it takes {_percent(ours)} of the dense time; "
-                f"skipping frames takes {_percent(skipped)} for the same error",
+                f"skipping frames would need {beside}, {_percent(skipped)}",
             )
-        if skipped <= PAYS:
-            every = max(2, int(one.skipping.every))
+        if every > 1 and skipped <= PAYS:
             return Verdict(
                 "skip",
                 f"skip:{every}",
-                f"skipping frames does as well: {_percent(skipped)} of the dense time at an "
-                f"error of {one.error:g}, beside {_percent(ours)}",
+                f"at an error of {one.error:g}, running the model on {beside} takes "
+                f"{_percent(skipped)} of the dense time, and deciding frame by frame "
+                f"{_percent(ours)}",
             )
-    last = ordered[-1]
+    last = at[-1]
     return Verdict(
         "nothing",
         None,
         f"even at an error of {last.error:g} it takes {_percent(last.time.value)} of the dense "
-        f"time: too much changes from frame to frame, or too little of the model's time is spent "
-        f"in the blocks",
+        f"time; too much changes from frame to frame, or too little of the time is spent in the "
+        f"model's blocks",
     )
 
 

@@ -155,24 +155,23 @@ def table(report: dict[str, Any]) -> Any:
     """The report for people."""
     title = escape(f"{report['model']} on {report['video']}")
     view = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("error\nto hold", "operations\nof dense", "time\nof dense", "a frame"):
+    for name in ("error", "operations", "time of dense", "a frame", "time, skipping"):
         view.add_column(name, justify="right", no_wrap=True)
-    view.add_column("skipping frames\nfor the same error", justify="right", no_wrap=True)
     for one in report["expected"]:
-        ms, skipped = Range(**one["milliseconds"]), one["skipping"]
+        ms, every = Range(**one["milliseconds"]), one["skipping"]["every"]
         view.add_row(
             f"{one['error']:g}",
             _share(Range(**one["operations"])),
             _share(Range(**one["time"])),
             f"{ms.value:.0f} ms",
-            f"one of {skipped['every']:.1f}, time {100 * one['skipping_time']:.0f} %",
+            f"{100 * one['skipping_time']:.0f} % (1 of {every:.1f})",
         )
     return Group(*map(escape, _seen(report)), view, *map(escape, _said(report)))
 
 
 def _share(found: Range) -> str:
     low, value, high = (100 * x for x in (found.low, found.value, found.high))
-    return f"{value:.0f} % ({low:.0f} to {high:.0f})"
+    return f"{value:.0f} % ({low:.0f}-{high:.0f})"
 
 
 def _seen(report: dict[str, Any]) -> list[str]:
@@ -200,7 +199,10 @@ def _said(report: dict[str, Any]) -> list[str]:
         "skip": f"use {found['policy']}: {found['reason']}",
         "nothing": f"do not use this, it would not pay: {found['reason']}",
     }
-    notes = ["in brackets: where nine of ten videos like this one come out"]
+    notes = [
+        "shares of the dense model's; in brackets where nine of ten such videos come out",
+        "skipping: the dense model on 1 of K frames, for the same error",
+    ]
     if report["windows"] == 1:
         notes.append("the video is short: how much its parts differ is not known")
     if report["damage"]:
