@@ -3,7 +3,8 @@
     EVENTFUL_DATA=... python benchmarks/advise.py WORK [--sizes 224 392] [--clips ...]
     python benchmarks/advise.py WORK --draw
 
-WORK keeps what is done, so that the same command goes on where it was ended. Writes
+WORK keeps what is done, so that the same command goes on where it was ended; without its folder
+`rows`, everything is foretold again and held against what had happened. Writes
 benchmarks/results/advise.json and the tables of docs/advise.md.
 
 For each clip and size (long side in pixels), the demo's ViT-S/14:
@@ -40,7 +41,7 @@ import torch
 from torch import Tensor
 
 import eventful
-from eventful.advice import ERRORS, Advice, Expectation, Price, Range, Skipping, advise
+from eventful.advice import ERRORS, Expectation, Price, Range, Skipping, advise
 from eventful.advice.skipping import skipping
 from eventful.advice.verdict import verdict
 from eventful.models import saliency_vit, still_clip
@@ -118,26 +119,15 @@ def held(tokens: Tensor) -> list[float]:
     return found
 
 
-def compared(
-    advice: Advice,
-    stream_of: Callable[[Auto], eventful.Stream],
-    frames: Tensor,
-    tokens: Tensor,
-    costs: Costs,
+def happening(
+    stream_of: Callable[[Auto], eventful.Stream], frames: Tensor, tokens: Tensor, costs: Costs
 ) -> list[dict[str, Any]]:
-    """What was expected at each error, beside what happens on some frames."""
-    price = Price(costs, advice.price.counted, costs.dense)
-    errors, rows = held(tokens), []
-    for one in advice.expectations:
-        skipped = skipping(one.error, errors, price)
-        rows.append(
-            {
-                "error": one.error,
-                "expected": asdict(one),
-                "happened": happens(stream_of, frames, one.error, costs),
-                "skipping": skipped.milliseconds / costs.dense,
-            }
-        )
+    """What holding each error takes on some frames, and the time of skipping them for it."""
+    price, errors, rows = Price(costs, costs, costs.dense), held(tokens), []
+    for error in ERRORS:
+        skipped = skipping(error, errors, price).milliseconds / costs.dense
+        found = happens(stream_of, frames, error, costs)
+        rows.append({"error": error, "happened": found, "skipping": skipped})
     return rows
 
 
@@ -153,20 +143,28 @@ def measure(clip: str, size: int, folder: Path, root: Path) -> dict[str, Any]:
         options: dict[str, Any] = {"method": "forward_features", "normalize": True}
         return eventful.Stream(model, policy=policy, costs=costs, check=False, **options)
 
-    def advised(some: Tensor) -> Advice:
-        runner, rate = Runner(stream_of(Auto()), costs), RATES.get(clip, 25.0)
-        return advise(lambda: some.split(1), runner, rate)
-
     half = len(frames) // 2
+    parts = {"itself": (frames, 0), "rest": (frames[:half], half)}
+    known = folder / "happened" / f"{clip}-{size}.json"
+    if not known.exists():
+        known.parent.mkdir(parents=True, exist_ok=True)
+        happened = {
+            name: happening(stream_of, frames[then:], tokens[then:], costs)
+            for name, (_, then) in parts.items()
+        }
+        write_json(happened, known)
+    happened = json.loads(known.read_text())
     found: dict[str, Any] = {"clip": clip, "size": size, "frames": len(frames)}
-    for name, some, then in (("itself", frames, 0), ("rest", frames[:half], half)):
-        advice = advised(some)
+    for name, (some, _) in parts.items():
+        runner, rate = Runner(stream_of(Auto()), costs), RATES.get(clip, 25.0)
+        advice = advise(some.split(1).__iter__, runner, rate)
+        told = zip(happened[name], advice.expectations, strict=True)
         found[name] = {
             "frames": len(some),
             "dense_frames": advice.dense_frames,
             "windows": advice.windows,
             "moving": advice.footage.moving,
-            "rows": compared(advice, stream_of, frames[then:], tokens[then:], costs),
+            "rows": [{**row, "expected": asdict(one)} for row, one in told],
         }
     return found
 

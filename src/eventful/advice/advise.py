@@ -15,7 +15,6 @@ from eventful.advice.replay import Price
 from eventful.advice.samples import MOST, Taker, Window, windows
 from eventful.advice.verdict import Verdict, verdict
 from eventful.stream import Stream
-from eventful.stream.costs import Costs
 from eventful.stream.probe import Probe
 
 ERRORS = 0.1, 0.15, 0.2
@@ -74,7 +73,6 @@ def advise(
     *,
     most: int = MOST,
     total: int | None = None,
-    costs: Costs | None = None,
     progress: Progress = lambda text, done, total: None,
 ) -> Advice:
     """Look at all frames, run the model on some of them, and foretell what a stream would do.
@@ -89,13 +87,12 @@ def advise(
         rate: Frames a second.
         most: Windows.
         total: How many frames there will be, if that is known.
-        costs: What frames cost where the stream was told; its dense cost is then the dense time.
         progress: Called with what is being done, the frames done, and how many there will be.
 
     Raises:
         ValueError: There are too few frames, or the picture never changes.
     """
-    probe, footage, price = _watched(frames(), model, rate, total, costs, progress)
+    probe, footage, price = _watched(frames(), model, rate, total, progress)
     if footage.frames < LEAST:
         raise ValueError(
             f"{footage.frames} frame{'s' * (footage.frames > 1)} can foretell nothing; it takes "
@@ -120,7 +117,6 @@ def _watched(
     model: Runs,
     rate: float,
     total: int | None,
-    costs: Costs | None,
     progress: Progress,
 ) -> tuple[Probe, Footage, Price]:
     """Run the first frame, which tells costs, and look at all."""
@@ -132,8 +128,7 @@ def _watched(
             model.eventful(prepared)
             probe = Probe(model.stream)
             watch = Watch(probe, rate)
-            dense = costs.dense if costs else _dense_ms(model, prepared)
-            price = Price(probe.costs, probe.counted, dense)
+            price = Price(probe.costs, probe.counted, _dense_ms(model, prepared))
         watch.add(model.frame(prepared))
         progress("looking at pixels", number, total)
     if watch is None or probe is None or price is None:

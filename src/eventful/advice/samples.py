@@ -31,7 +31,7 @@ def windows(frames: int, most: int = MOST) -> list[tuple[int, ...]]:
 
     Example:
         >>> windows(30)
-        [(0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 18, 26)]
+        [(1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 19, 27)]
         >>> [window[0] for window in windows(100)]
         [6, 56]
     """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eventful.motion import Flow, Picture, View, rank
+from eventful.policies import Auto
 from eventful.stream.costs import Costs
 from eventful.stream.frames import Frames
 from eventful.stream.gain import SHARES
@@ -43,17 +44,18 @@ class Probe:
         >>> first, _ = probe.outputs, stream.reset([0])
         >>> _ = stream(b)
         >>> pictures = [probe.picture(frame) for frame in (a, b)]
-        >>> check = probe.moved(pictures, [first, probe.outputs])[0]
+        >>> check = probe.moved(pictures, [first, probe.outputs])[1]
         >>> check.held > 0
         True
     """
 
     def __init__(self, stream: Stream) -> None:
         engine = stream._engine
-        if not isinstance(engine, Frames) or engine.costs is None or engine.rows != 1:
-            raise ValueError(
-                "a probe needs a stream of one row under Auto(max_error=...) that has run a frame"
-            )
+        needs = "a probe needs a stream of one row under Auto(max_error=...) that has run a frame"
+        if not isinstance(engine, Frames) or not isinstance(engine.policy, Auto):
+            raise ValueError(needs)
+        if engine.costs is None or engine.rows != 1:
+            raise ValueError(needs)
         self._engine, self._intake, self._flow = engine, stream._intake, Flow()
         self.costs: Costs = engine.costs
         repeats = self.costs.held < self.costs.carried and engine._last is not None
