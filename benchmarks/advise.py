@@ -59,6 +59,7 @@ RATES = {"vtest": 10.0}  # frames a second; others have 25
 MOST = 400  # frames of a clip
 LONGEST = 20  # frames that an output is held for, at most
 WITHIN = 0.3  # of what happens
+PARTS = "itself", "rest"
 
 
 @dataclass
@@ -125,9 +126,10 @@ def happening(
     """What holding each error takes on some frames, and the time of skipping them for it."""
     price, errors, rows = Price(costs, costs, costs.dense), held(tokens), []
     for error in ERRORS:
-        skipped = skipping(error, errors, price).milliseconds / costs.dense
+        skipped = skipping(error, errors, price)
         found = happens(stream_of, frames, error, costs)
-        rows.append({"error": error, "happened": found, "skipping": skipped})
+        skips = {"every": skipped.every, "time": skipped.milliseconds / costs.dense}
+        rows.append({"error": error, "happened": found, "skipping": skips})
     return rows
 
 
@@ -180,9 +182,21 @@ def inside(row: dict[str, Any]) -> bool:
     return given["low"] <= row["happened"]["operations"] <= given["high"]
 
 
+def first_half(row: dict[str, Any], number: int) -> float:
+    """What the first half of a clip took by itself, from the whole and the second half."""
+    frames, half = row["frames"], row["frames"] // 2
+    whole, rest = (row[part]["rows"][number]["happened"]["operations"] for part in PARTS)
+    return (whole * frames - rest * (frames - half)) / half
+
+
 def summary(rows: Sequence[dict[str, Any]], part: str) -> dict[str, Any]:
-    """How good predictions are on the clips that nothing was chosen on."""
-    told = [row[part]["rows"] for row in rows if row["clip"] not in CHOSEN_ON]
+    """How good predictions are on the clips that nothing was chosen on.
+
+    "alike" counts clips whose second half took within 30 % of what their first half did: no
+    prediction from the first half can be expected to hold on the others.
+    """
+    others = [row for row in rows if row["clip"] not in CHOSEN_ON]
+    told = [row[part]["rows"] for row in others]
     found: dict[str, Any] = {"clips": len(told)}
     for number, error in enumerate(ERRORS):
         at = [one[number] for one in told]
@@ -190,24 +204,37 @@ def summary(rows: Sequence[dict[str, Any]], part: str) -> dict[str, Any]:
             kind: sum(abs(off(row, kind) - 1) <= WITHIN for row in at)
             for kind in ("operations", "time")
         }
-        skipped = [row["expected"]["skipping_time"] / row["skipping"] for row in at]
+        skipped = [row["expected"]["skipping_time"] / row["skipping"]["time"] for row in at]
         found[f"{error:g}"] = {
             "within": close,
             "inside": sum(map(inside, at)),
             "median_off": median(abs(off(row) - 1) for row in at) if at else None,
             "skipping_within": sum(abs(one - 1) <= WITHIN for one in skipped),
+            "alike": sum(
+                abs(
+                    first_half(row, number) / row["rest"]["rows"][number]["happened"]["operations"]
+                    - 1
+                )
+                <= WITHIN
+                for row in others
+            ),
         }
     return found
 
 
 def judged(one: dict[str, Any]) -> dict[str, Any]:
-    """What is advised, and its time over that of the best: it, skipping, or neither."""
+    """What is advised, and its time over that of the best: it, skipping, or neither.
+
+    Frames are skipped by whole numbers.
+    """
     told = verdict([_expectation(row["expected"]) for row in one["rows"]])
     last = one["rows"][-1]["error"]
     name = told.policy.partition(":")[2] if told.use == "auto" and told.policy else "0.15"
     error = last if told.use == "nothing" else float(name)
     row = next(row for row in one["rows"] if row["error"] == error)
-    times = {"auto": row["happened"]["time"], "skip": row["skipping"], "nothing": 1.0}
+    skips = row["skipping"]
+    skipped = skips["time"] * skips["every"] / int(skips["every"])
+    times = {"auto": row["happened"]["time"], "skip": skipped, "nothing": 1.0}
     return {"use": told.use, "error": error, "over_best": times[told.use] / min(times.values())}
 
 
@@ -219,7 +246,7 @@ def _expectation(saved: dict[str, Any]) -> Expectation:
 def tables(result: dict[str, Any]) -> dict[str, filling.Lines]:
     """The tables of the page."""
     found: dict[str, filling.Lines] = {}
-    for part in ("itself", "rest"):
+    for part in PARTS:
         lines = [["clip", "long side", "error 0.1", "error 0.15", "error 0.2", "skipping, 0.15"]]
         for row in result["rows"]:
             mark = " (chosen on)" if row["clip"] in CHOSEN_ON else ""
@@ -228,20 +255,22 @@ def tables(result: dict[str, Any]) -> dict[str, filling.Lines]:
                 (one["expected"]["operations"]["value"], one["happened"]["operations"])
                 for one in each
             ]
-            pairs.append((each[1]["expected"]["skipping_time"], each[1]["skipping"]))
+            pairs.append((each[1]["expected"]["skipping_time"], each[1]["skipping"]["time"]))
             texts = [f"{a:.2f}, {b:.2f}" for a, b in pairs]
             lines.append([row["clip"] + mark, f"{row['size']} px", *texts])
         found[part] = lines
-    lines = [["foretold from", "long side", "error", "clips", "within 30 %", "time", "in range",
-              "off by (median)", "skipping within 30 %"]]  # fmt: skip
+    lines = [["foretold from", "long side", "error", "operations within 30 %", "time within 30 %",
+              "in range", "off by (median)", "skipping within 30 %", "halves alike"]]  # fmt: skip
     names = {"itself": "the clip", "rest": "its first half"}
     for (size, part), one in _summaries(result).items():
         for error in (f"{error:g}" for error in ERRORS):
-            at, clips = one[error], one["clips"]
-            numbers = at["within"]["operations"], at["within"]["time"], at["inside"]
-            texts = [f"{number} of {clips}" for number in numbers]
-            more = [f"{100 * at['median_off']:.0f} %", f"{at['skipping_within']} of {clips}"]
-            lines.append([names[part], f"{size} px", error, str(clips), *texts, *more])
+            at = one[error]
+            within = at["within"]["operations"], at["within"]["time"], at["inside"]
+            counts = [f"{number} of {one['clips']}" for number in within]
+            skipped = f"{at['skipping_within']} of {one['clips']}"
+            alike = f"{at['alike']} of {one['clips']}" if part == "rest" else ""
+            ends = [f"{100 * at['median_off']:.0f} %", skipped, alike]
+            lines.append([names[part], f"{size} px", error, *counts, *ends])
     found["summary"] = lines
     return found
 
@@ -250,7 +279,7 @@ def _summaries(result: dict[str, Any]) -> dict[tuple[int, str], dict[str, Any]]:
     sizes = sorted({row["size"] for row in result["rows"]})
     return {
         (size, part): summary([row for row in result["rows"] if row["size"] == size], part)
-        for part in ("itself", "rest")
+        for part in PARTS
         for size in sizes
     }
 
@@ -278,7 +307,7 @@ def main(given: Sequence[str] | None = None) -> None:
             row = json.loads(path.read_text())
             ratios = [
                 "{}: {}".format(part, ", ".join(f"{off(one):.2f}" for one in row[part]["rows"]))
-                for part in ("itself", "rest")
+                for part in PARTS
             ]
             print(f"{size} {clip}: expected over happened, {'; '.join(ratios)}", flush=True)
     rows = [json.loads(path.read_text()) for path in sorted(done.glob("*.json"))]
@@ -295,7 +324,7 @@ def main(given: Sequence[str] | None = None) -> None:
     result["advised"] = [
         {"clip": row["clip"], "size": row["size"], "part": part, **judged(row[part])}
         for row in rows
-        for part in ("itself", "rest")
+        for part in PARTS
     ]
     write_json(result, arguments.out or RESULT)
     if arguments.out is None:

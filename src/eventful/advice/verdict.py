@@ -40,7 +40,7 @@ def verdict(found: Sequence[Expectation]) -> Verdict:
     for one in at:
         ours, every = one.time.value, max(1, int(one.skipping.every))
         skipped = one.skipping_time * one.skipping.every / every
-        beside = f"one frame of {every}" if every > 1 else "every frame, since none can be left out"
+        beside = f"1 frame of {every}" if every > 1 else "every frame, since none can be left out"
         if ours <= min(PAYS, BETTER * skipped):
             return Verdict(
                 "auto",
