@@ -1,5 +1,6 @@
 """`eventful.advice`: what it foretells, held against streams, dense outputs and plain counting."""
 
+import importlib
 import itertools
 from statistics import fmean
 
@@ -245,6 +246,13 @@ def test_no_frames_and_too_few_are_refused(model, video):
         advise(lambda: iter(()), Runner(stream_of(model, Auto())), 25.0)
     with pytest.raises(ValueError, match="7 frames can foretell nothing"):
         advise(lambda: iter(video[:7]), Runner(stream_of(model, Auto())), 25.0)
+
+
+def test_scenes_too_short_to_compare_frames_of_are_refused(model, video, monkeypatch):
+    room = importlib.import_module("eventful.advice.advise")  # the package has a function so named
+    monkeypatch.setattr(room, "windows", lambda frames, most: [(3,), (20,)])
+    with pytest.raises(ValueError, match="the scene is cut 1 times in 56 frames"):
+        advise(lambda: iter(video), Runner(stream_of(model, Auto())), 25.0)
 
 
 def test_a_probe_needs_a_stream_that_has_run(model, video):

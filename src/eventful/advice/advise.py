@@ -90,7 +90,7 @@ def advise(
         progress: Called with what is being done, the frames done, and how many there will be.
 
     Raises:
-        ValueError: There are too few frames, or the picture never changes.
+        ValueError: There are too few frames, the picture never changes, or no scene lasts.
     """
     probe, footage, price = _watched(frames(), model, rate, total, progress)
     if footage.frames < LEAST:
@@ -105,6 +105,11 @@ def advise(
         )
     places = windows(footage.frames, most)
     seen = _sampled(frames(), model, probe, footage, places, progress)
+    if not any(window.samples for window in seen):
+        raise ValueError(
+            f"the scene is cut {len(footage.cuts)} times in {footage.frames} frames, and none is "
+            f"long enough to compare two frames of it; each cut is computed in full"
+        )
     height, width = probe.layout.grid
     found = [expected(error, price, height * width, footage, seen) for error in ERRORS]
     count = sum(map(len, places))
