@@ -77,7 +77,7 @@ class Errors(NamedTuple):
     moving: float
 
 
-def frames_of(clip: str, root: Path, size: int) -> Tensor:
+def frames_of(clip: str, root: Path, size: int, most: int = MOST) -> Tensor:
     """The frames of a clip, (frames, 3, height, width) in [0, 1]."""
     paths = {
         "highway": root / "cdnet2014/highway/input",
@@ -87,8 +87,8 @@ def frames_of(clip: str, root: Path, size: int) -> Tensor:
     path = demo_clip() if clip == "demo" else paths.get(clip, root / DAVIS / clip)
     start = STARTS.get(clip, 0)
     frames = Reader(path, size=size, keep_aspect=True)
-    found = [frame.image for frame in itertools.islice(frames, start, start + MOST)]
-    return torch.cat(found or [frame.image for frame in itertools.islice(frames, MOST)])
+    found = [frame.image for frame in itertools.islice(frames, start, start + most)]
+    return torch.cat(found or [frame.image for frame in itertools.islice(frames, most)])
 
 
 def moving(tokens: Tensor, frame: int) -> Tensor:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from eventful import models as models
     from eventful import video as video
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Auto",

@@ -20,6 +20,34 @@ SCRIPTS = {
 JOINT = [pytest.param(name, marks=pytest.mark.slow) for name in ("davis", "highway")]
 
 
+def test_advise(run, script, data, tiny, tmp_path, monkeypatch):
+    advise, page = script("advise"), tmp_path / "advise.md"
+    for name in ("advise", "equal_time"):
+        tiny(name)
+    given = Costs(dense=100.0, carried=6.0, held=1.0, partial=9.0, token=2.0)
+    monkeypatch.setattr(advise.equal_time, "costs_in", lambda folder: lambda model, frames: given)
+    monkeypatch.setattr(advise, "CHOSEN_ON", ("highway",))
+    found = run("advise", tmp_path, "--sizes", 98, "--clips", "highway", "vtest")
+    assert [row["clip"] for row in found["rows"]] == ["highway", "vtest"]
+    for row in found["rows"]:
+        assert [one["error"] for one in row["itself"]["rows"]] == [0.1, 0.15, 0.2]
+        assert row["itself"]["frames"] == row["frames"] == 2 * row["rest"]["frames"]
+        assert row["itself"]["dense_frames"] < row["frames"]
+    assert finite(found)
+    by_part = {one["part"]: one for one in found["summary"]}
+    told = found["rows"][1]["rest"]["rows"][1]
+    share, happened = told["expected"]["operations"]["value"], told["happened"]["operations"]
+    assert by_part["rest"]["clips"] == 1
+    close = abs(share / happened - 1) <= 0.3
+    assert by_part["rest"]["0.15"]["within"]["operations"] == close
+    assert all(one["over_best"] >= 1 for one in found["advised"])
+    page.write_text(advise.PAGE.read_text())
+    monkeypatch.setattr(advise, "PAGE", page)
+    monkeypatch.setattr(advise, "RESULT", tmp_path / "out.json")
+    advise.main([str(tmp_path), "--draw"])
+    assert "| vtest | 98 px |" in page.read_text()
+
+
 def test_attention_choices(run):
     found = run("attention_choices", "--divide", 16, "--rounds", 1)
     assert [row["rows"] for row in found["written_out"]] == [5, 11, 17, 33, 65]

@@ -20,6 +20,7 @@ def test_commands_are_listed_in_two_groups(invoke, arguments):
     run, _, research = listed.partition("\nResearch:\n")
     assert [line.split("  ")[1] for line in run.splitlines() if line] == [
         "run",
+        "advise",
         "watch",
         "archive",
         "export",

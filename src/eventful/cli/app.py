@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 import eventful
 from eventful.cli.commands import (
+    advise,
     archive,
     bench,
     calibrate,
@@ -78,6 +79,7 @@ def _options(
 
 
 app.command("run", cls=run.Command, rich_help_panel=RUN)(run.command)
+app.command("advise", rich_help_panel=RUN)(advise.command)
 app.command("watch", rich_help_panel=RUN)(watch.command)
 app.command("archive", rich_help_panel=RUN)(archive.command)
 app.command("export", rich_help_panel=RUN)(export.command)

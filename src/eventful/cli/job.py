@@ -208,7 +208,7 @@ class _Job:
         progress.update(task, description=f"{clip.title}: measuring what frames cost")
         begin, at = self._shown, Fraction(0)
         for given, at in clip.frames(reader):
-            frame = _fitted(reader, given)
+            frame = fitted(reader, given)
             if frame is not given:
                 self.reshaped[clip.path.name] += 1
             prepared = session.player.prepare(frame)
@@ -300,7 +300,7 @@ class _Pictures:
         return self._dense[1]
 
 
-def _fitted(reader: Reader, frame: Frame) -> Frame:
+def fitted(reader: Reader, frame: Frame) -> Frame:
     """The frame in the shape of the first, which folders of images may not all have."""
     shape = reader.width, reader.height
     if frame.pixels.shape[1::-1] == shape:

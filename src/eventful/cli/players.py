@@ -69,6 +69,10 @@ class Player(ABC):
         """A frame as `dense` and `eventful` take it."""
 
     @abstractmethod
+    def frame(self, prepared: Any) -> Tensor:
+        """What the stream takes of it."""
+
+    @abstractmethod
     def dense(self, prepared: Any) -> tuple[Played, float]:
         """What the dense model gives, and its time in milliseconds."""
 
@@ -179,6 +183,9 @@ class _TimmPlayer(Player):
     def prepare(self, frame: Frame) -> Tensor:
         return frame.image
 
+    def frame(self, prepared: Tensor) -> Tensor:
+        return prepared
+
     def dense(self, prepared: Tensor) -> tuple[Played, float]:
         x = self._subject.normalize(prepared)
         start = now(x)
@@ -255,6 +262,9 @@ class _TransformersPlayer(Player):
 
     def prepare(self, frame: Frame) -> Given:
         return self._inputs([frame.pixels])
+
+    def frame(self, prepared: Given) -> Tensor:
+        return prepared.frame
 
     def dense(self, prepared: Given) -> tuple[Played, float]:
         output, milliseconds = self._inputs.run(prepared)

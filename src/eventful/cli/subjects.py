@@ -256,8 +256,8 @@ def patch_size(backbone: nn.Module) -> int:
         size = embed.feat_ratio(as_scalar=False)
     if size is None or size[0] != size[1]:
         raise ValueError(
-            f"a {type(backbone).__name__} has no square patches to picture; run it from Python "
-            f"with eventful.Stream"
+            f"a {type(backbone).__name__} has no square patches to picture; if it is a "
+            f"transformer all the same, run it from Python with eventful.Stream"
         )
     return int(size[0])
 

@@ -63,6 +63,10 @@ class Intake:
         asked = self.pending[0] or [] if self.pending else []
         self.pending = None if rows is None else sorted({*asked, *rows}), "requested"
 
+    def picture(self, frame: Tensor) -> Tensor:
+        """A frame, as it is handed in, as pictures (batch, channels, height, width) in [0, 1]."""
+        return self._inputs.picture(frame)
+
     @torch.inference_mode(False)  # what is remembered must serve outside it too
     @torch.no_grad()
     def take(
