@@ -1,6 +1,5 @@
 """`eventful.advice`: what it foretells, held against streams, dense outputs and plain counting."""
 
-import importlib
 import itertools
 from statistics import fmean
 
@@ -9,7 +8,7 @@ import timm
 import torch
 
 import eventful
-from eventful.advice import Expectation, Price, Range, Skipping, advise
+from eventful.advice import Expectation, Price, Range, Skipping, advise, advising
 from eventful.advice.expectation import ranged
 from eventful.advice.footage import Watch
 from eventful.advice.replay import Step, replay
@@ -249,8 +248,7 @@ def test_no_frames_and_too_few_are_refused(model, video):
 
 
 def test_scenes_too_short_to_compare_frames_of_are_refused(model, video, monkeypatch):
-    room = importlib.import_module("eventful.advice.advise")  # the package has a function so named
-    monkeypatch.setattr(room, "windows", lambda frames, most: [(3,), (20,)])
+    monkeypatch.setattr(advising, "windows", lambda frames, most: [(3,), (20,)])
     with pytest.raises(ValueError, match="the scene is cut 1 times in 56 frames"):
         advise(lambda: iter(video), Runner(stream_of(model, Auto())), 25.0)
 

@@ -1,6 +1,6 @@
 """What to expect of a model on a video, before anything is built."""
 
-from eventful.advice.advise import ERRORS, Advice, Runs, advise
+from eventful.advice.advising import ERRORS, Advice, Runs, advise
 from eventful.advice.expectation import Expectation, Range
 from eventful.advice.footage import Footage
 from eventful.advice.replay import Price
