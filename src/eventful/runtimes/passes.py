@@ -14,9 +14,8 @@ from eventful.block.bindings import Blocks, binding
 from eventful.block.state import KeysValues, Pass
 from eventful.ops import Index
 from eventful.runtimes.export import Subject, Tree, trace
+from eventful.runtimes.precision import LIMITS
 from eventful.runtimes.runtime import Graph, Runtime
-
-TOLERANCE = 1e-3  # relative, of the first frame's check: some hundred roundings of float32
 
 
 class Passes:
@@ -200,16 +199,20 @@ class Graphs:
         return kept.row(row)
 
 
-def hold(ours: Any, theirs: Any, what: str) -> None:
+def hold(ours: Any, theirs: Any, what: str, limit: float = LIMITS["float32"]) -> float:
     """Hold what graphs gave to what PyTorch did.
 
     Args:
         ours: Tensors in any structure.
         theirs: The same.
         what: Of which graphs, for the message.
+        limit: The largest relative error that rounding explains.
+
+    Returns:
+        The relative error.
 
     Raises:
-        ValueError: They differ by more than rounding.
+        ValueError: It is larger.
     """
     pairs = list(zip(_floats(ours), _floats(theirs), strict=True))
     for a, b in pairs:
@@ -219,12 +222,13 @@ def hold(ours: Any, theirs: Any, what: str) -> None:
                 f"batch run one by one, and this model compares or joins them; give each a stream "
                 f"of its own, or use runtime='torch'"
             )
-    off = [_off(a, b) for a, b in pairs]
-    if not max(off) <= TOLERANCE:
+    error = max(_off(a, b) for a, b in pairs)
+    if not error <= limit:
         raise ValueError(
-            f"{what} does not compute what PyTorch does: it is {max(off):.2g} off, relative, on "
+            f"{what} does not compute what PyTorch does: it is {error:.2g} off, relative, on "
             f"the first frame; use runtime='torch', and please report the model"
         )
+    return error
 
 
 def _cut(tensors: list[Tensor], place: int) -> tuple[list[Tensor], list[Tensor]]:
