@@ -123,8 +123,15 @@ def export(
         "weights": snapshots.digest(model.state_dict().values()),
     }
     (folder / FILE).write_text(json.dumps(content, indent=1))
+    what, exact = f"the exported {type(model).__name__}", precision == "float32"
     limit = LIMITS[made.precision]
-    content["error"] = hold(load(folder)(frame), output, f"the exported {precision} graph", limit)
+    error = hold(load(folder)(frame), output, what, limit if exact else torch.inf)
+    if not error <= limit:
+        raise ValueError(
+            f"in {precision} this {type(model).__name__} is {error:.2g} off, relative, on this "
+            f"frame, more than {limit}; use precision='float32', or calibrate on frames like it"
+        )
+    content["error"] = error
     (folder / FILE).write_text(json.dumps(content, indent=1))
     return folder
 

@@ -25,7 +25,7 @@ def test_export(invoke, weights, tmp_path):
 def test_int8_is_calibrated_on_a_video(invoke, weights, clip_file, tmp_path):
     pytest.importorskip("nncf")
     out = tmp_path / "vit"
-    options = ("--weights", weights, "--size", 64, "--out", out, "--json", "--precision", "int8")
+    options = ("--weights", weights, "--out", out, "--json", "--precision", "int8")
     result = invoke("export", "timm:test_vit", *options, "--calibrate", clip_file)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
