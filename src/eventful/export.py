@@ -224,7 +224,7 @@ class ExportedModel(StatedModel):
         self.blocks = nn.ModuleList(
             _Numbers(name, numbers) for name, numbers in content["blocks"].items()
         )
-        self._made: tuple[ExportedModel, Graphs] | None = None
+        self._made: tuple[int, Graphs] | None = None  # of the model of this id
 
     def norm_of(self, tap: str) -> Any:
         """The final norm behind a tap, as a graph."""
@@ -256,10 +256,10 @@ class ExportedModel(StatedModel):
 
     def _graphs(self) -> Graphs:
         """This stream's own graphs."""
-        if self._made is None or self._made[0] is not self:  # a stream has a copy of the model
+        if self._made is None or self._made[0] != id(self):  # a stream has a copy of the model
             count = _tensors_in(self._content["output"])
             graphs = Graphs(self._load, GRAPHS, self.layout.taps, self._numbers, count)
-            self._made = self, graphs
+            self._made = id(self), graphs
         return self._made[1]
 
     def _load(self, name: str) -> Graph:
