@@ -40,11 +40,11 @@ PAGE = ROOT / "docs" / "runtimes.md"
 PATCH, SHARE, WARM = 14, 0.2, 2  # frames before time counts
 DAVIS = "davis2016/JPEGImages/480p"
 CALIBRATED_ON = tuple(f"{DAVIS}/{name}" for name in ("camel", "car-shadow", "dance-twirl", "cows"))
-CLIPS = {  # and their first frames
-    f"{DAVIS}/blackswan": 0,
-    f"{DAVIS}/drift-straight": 0,
-    "cdnet2014/highway/input": 600,
-    "vtest/vtest.avi": 0,
+CLIPS = {  # where they are, and their first frames
+    "blackswan": (f"{DAVIS}/blackswan", 0),
+    "drift-straight": (f"{DAVIS}/drift-straight", 0),
+    "highway": ("cdnet2014/highway/input", 600),
+    "vtest": ("vtest/vtest.avi", 0),
 }
 
 
@@ -229,9 +229,9 @@ def main(given: Sequence[str] | None = None) -> None:
             models = exported(root, size, Path(folder))
             case: dict[str, Any] = {"load_average": [os.getloadavg()[0]], "clips": {}}
             case["graphs"] = graphs(models, size, arguments.rounds)
-            for name, first in CLIPS.items():
-                clip = frames(root, name, first, arguments.frames, size)
-                case["clips"][Path(name).stem] = over_clip(models, clip)
+            for name, (path, first) in CLIPS.items():
+                clip = frames(root, path, first, arguments.frames, size)
+                case["clips"][name] = over_clip(models, clip)
                 case["load_average"].append(os.getloadavg()[0])
         result["sizes"][str(size)] = case
         write_json(result, arguments.out)

@@ -279,7 +279,8 @@ def test_int8(run, script, data, tmp_path, monkeypatch):
     page.write_text(int8.PAGE.read_text())
     monkeypatch.setattr(int8, "PAGE", page)
     monkeypatch.setattr(int8, "CALIBRATED_ON", (f"{int8.DAVIS}/parkour",))
-    monkeypatch.setattr(int8, "CLIPS", {f"{int8.DAVIS}/blackswan": 0, "vtest/vtest.avi": 0})
+    clips = {"blackswan": (f"{int8.DAVIS}/blackswan", 0), "vtest": ("vtest/vtest.avi", 0)}
+    monkeypatch.setattr(int8, "CLIPS", clips)
     for name in ("openvino bfloat16", "openvino int8 weights"):
         monkeypatch.delitem(int8.FORMS, name)
     (case,) = run("int8", "--sizes", 56, "--rounds", 1, "--frames", 4, "--draw")["sizes"].values()
