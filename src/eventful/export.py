@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from eventful.block.state import Grid, Pass, Stage
 from eventful.ops import Index
 from eventful.policies import Auto, Skip
 from eventful.runtimes import runtime_named
-from eventful.runtimes.export import trace, trace_norm
+from eventful.runtimes.export import step_inputs, trace, trace_norm
+from eventful.runtimes.int8 import Samples
 from eventful.runtimes.passes import Graphs, hold
+from eventful.runtimes.precision import LIMITS
 from eventful.runtimes.runtime import Graph, Runtime
 from eventful.stream import Stream, snapshots
 from eventful.stream.inputs import known_normalization
@@ -37,6 +39,8 @@ def export(
     *,
     runtime: str = "openvino",
     method: str = "forward",
+    precision: str = "float32",
+    calibrate: Iterable[Tensor] | None = None,
 ) -> Path:
     """Write a converted model as graphs for an inference runtime.
 
@@ -47,14 +51,21 @@ def export(
             are for frames of its size, a row at a time.
         runtime: "openvino" (OpenVINO IR) or "onnxruntime" (ONNX).
         method: The model's method to run, such as "forward_features".
+        precision: What the graphs compute with. "float32"; "bfloat16", in OpenVINO, on processors
+            that do; or "int8", for the weights: with `calibrate`, and in ONNX Runtime always, for
+            activations too. What a stream remembers stays in float32.
+        calibrate: Frames like `frame` of a short clip, 8 to 32 of them, like those that the
+            model will see. For "int8" in OpenVINO.
 
     Returns:
         The folder; `load` reads it.
 
     Raises:
         ValueError: The model is not converted, or has something that graphs cannot do; the message
-            names it; or the graphs do not give what PyTorch does for this frame.
-        ModuleNotFoundError: The runtime is not installed; the message has the pip line.
+            names it; or the graphs do not give what PyTorch does for this frame; or the runtime,
+            or this processor, does not have this precision.
+        ModuleNotFoundError: The runtime, or the tool that quantises, is not installed; the message
+            has the pip line.
 
     Example:
         >>> import tempfile, timm, eventful
@@ -67,9 +78,10 @@ def export(
         ...     stream(frame).shape
         torch.Size([1, 5])
     """
-    made = runtime_named(runtime)
+    made = runtime_named(runtime, precision)
     if made is None:
         raise ValueError("runtime must be 'openvino' or 'onnxruntime', got 'torch'")
+    clip = None if calibrate is None else _clip(calibrate, frame, precision)
     stream = Stream(model, policy=Skip(2), method=method)
     output, layout, bound = stream(frame), stream.layout, stream._bound
     assert layout is not None
@@ -90,11 +102,18 @@ def export(
         )
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, program in programs.items():
-        made.write(made.convert(program), folder / name)
+    models = {name: made.convert(program) for name, program in programs.items()}
+    if made.precision == "int8":
+        parts = len(tensors), len(layout.taps), step_inputs(bound.blocks, whole)
+        samples = None if clip is None else Samples(made.load(models["dense"]), clip, *parts)
+        models |= made.quantized({name: models[name] for name in GRAPHS}, samples)
+    for name, converted in models.items():
+        made.write(converted, folder / name)
     known = known_normalization(model)
     content = {
         "runtime": runtime,
+        "precision": precision,
+        "calibrated": len(clip or ()),
         "frame": list(frame.shape[1:]),
         "tokens": tokens,
         "layout": {**layout._asdict(), "linked": sorted(layout.linked)},
@@ -106,7 +125,16 @@ def export(
         "weights": snapshots.digest(model.state_dict().values()),
     }
     (folder / FILE).write_text(json.dumps(content, indent=1))
-    hold(load(folder)(frame), output, f"the exported {type(model).__name__}")
+    what, exact = f"the exported {type(model).__name__}", precision == "float32"
+    limit = LIMITS[made.precision]
+    error = hold(load(folder)(frame), output, what, limit if exact else torch.inf)
+    if not error <= limit:
+        raise ValueError(
+            f"in {precision} this {type(model).__name__} is {error:.2g} off, relative, on this "
+            f"frame, more than {limit}; use precision='float32', or calibrate on frames like it"
+        )
+    content["error"] = error
+    (folder / FILE).write_text(json.dumps(content, indent=1))
     return folder
 
 
@@ -126,6 +154,28 @@ def load(path: str | os.PathLike[str]) -> ExportedModel:
     Example: see `export`.
     """
     return ExportedModel(Path(path)).eval()
+
+
+def _clip(calibrate: Iterable[Tensor], frame: Tensor, precision: str) -> list[Tensor]:
+    """The rows of a clip to calibrate on.
+
+    Raises:
+        ValueError: There are none, or they are not like the frame, or of no use.
+    """
+    if precision != "int8":
+        raise ValueError(f"calibrate= is for precision='int8', got precision={precision!r}")
+    rows: list[Tensor] = []
+    for other in calibrate:
+        if other.shape[1:] != frame.shape[1:] or other.dtype != frame.dtype:
+            raise ValueError(
+                f"frames of calibrate= must be like frame=, (batch, "
+                f"{', '.join(map(str, frame.shape[1:]))}) of {frame.dtype}; got one of shape "
+                f"{tuple(other.shape)} of {other.dtype}"
+            )
+        rows += [row.contiguous() for row in other.split(1)]
+    if not rows:
+        raise ValueError("calibrate= has no frames; give 8 to 32 of a short clip")
+    return rows
 
 
 def _numbers(block: EventfulBlock) -> dict[str, Any]:
@@ -148,16 +198,20 @@ class ExportedModel(StatedModel):
         folder: Of an export.
 
     Attributes:
+        precision: What its graphs compute with.
+        error: How far its output was off PyTorch's, relative, on the frame it was exported with.
         weights: A digest of the model's weights, so that snapshots of others are refused.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._content = content = json.loads((folder / FILE).read_text())
-        runtime = runtime_named(content["runtime"])
+        runtime = runtime_named(content["runtime"], content["precision"])
         assert runtime is not None
         files = {name: runtime.read(folder / name) for name in content["graphs"]}
         self._loaded = _Loaded(runtime, files)
+        self.precision = runtime.precision
+        self.error: float | None = content.get("error")
         layout = content["layout"]
         self.layout = Layout(
             tuple(layout["grid"]),
@@ -175,7 +229,7 @@ class ExportedModel(StatedModel):
         self.blocks = nn.ModuleList(
             _Numbers(name, numbers) for name, numbers in content["blocks"].items()
         )
-        self._made: tuple[ExportedModel, Graphs] | None = None
+        self._made: tuple[int, Graphs] | None = None  # of the model of this id
 
     def norm_of(self, tap: str) -> Any:
         """The final norm behind a tap, as a graph."""
@@ -207,10 +261,10 @@ class ExportedModel(StatedModel):
 
     def _graphs(self) -> Graphs:
         """This stream's own graphs."""
-        if self._made is None or self._made[0] is not self:  # a stream has a copy of the model
+        if self._made is None or self._made[0] != id(self):  # a stream has a copy of the model
             count = _tensors_in(self._content["output"])
             twins = {name: self._loaded.twin(name) for name in GRAPHS}
-            self._made = self, Graphs(twins, self.layout.taps, self._numbers, count)
+            self._made = id(self), Graphs(twins, self.layout.taps, self._numbers, count)
         return self._made[1]
 
     @property

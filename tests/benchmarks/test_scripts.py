@@ -299,6 +299,27 @@ def test_runtimes(run, script, tmp_path, monkeypatch):
     assert "| OpenVINO, step, N/8 |" in page.read_text()
 
 
+@pytest.mark.slow
+def test_int8(run, script, data, tmp_path, monkeypatch):
+    for library in ("openvino", "onnxruntime", "onnxscript", "nncf"):
+        pytest.importorskip(library)
+    int8, page = script("int8"), tmp_path / "runtimes.md"
+    page.write_text(int8.PAGE.read_text())
+    monkeypatch.setattr(int8, "PAGE", page)
+    monkeypatch.setattr(int8, "CALIBRATED_ON", (f"{int8.DAVIS}/parkour",))
+    clips = {"blackswan": (f"{int8.DAVIS}/blackswan", 0), "vtest": ("vtest/vtest.avi", 0)}
+    monkeypatch.setattr(int8, "CLIPS", clips)
+    for name in ("openvino bfloat16", "openvino int8 weights"):
+        monkeypatch.delitem(int8.FORMS, name)
+    (case,) = run("int8", "--sizes", 56, "--rounds", 1, "--frames", 4, "--draw")["sizes"].values()
+    assert set(case["clips"]) == {"blackswan", "vtest"}
+    for clip in case["clips"].values():
+        assert clip["openvino float32 dense"]["error"] == 0
+        assert 0.001 < clip["openvino int8 dense"]["error"] < 0.3
+    assert finite(case)
+    assert "| OpenVINO, int8 weights and activations | 56 px |" in page.read_text()
+
+
 def test_scene_cuts(run, data):
     found = run("scene_cuts", "--sizes", 224, "--frames", 32)
     clips = {row["video"]: row["found"] for row in found["rows"]}

@@ -76,6 +76,15 @@ def test_without_a_stream_a_model_runs_dense(folder):
         assert relative(eventful.load(folder)(frame), expected) < ROUNDING
 
 
+def test_a_model_that_ran_alone_streams(folder):
+    """Its graphs are its own: those of a stream's copy read what the stream remembers."""
+    frame, model = clip(1)[0], eventful.load(folder)
+    alone = model(frame)
+    policy = eventful.Auto(share=0.5)  # which keeps keys and values
+    stream = eventful.Stream(model, policy=policy, pixels=pixels, costs=COSTS)
+    assert torch.equal(stream(frame), alone)
+
+
 def test_token_policies_are_refused(folder):
     with pytest.raises(ValueError, match=r"graphs run frame policies.*got top:3"):
         eventful.Stream(eventful.load(folder), policy=eventful.TopR(3))

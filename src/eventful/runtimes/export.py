@@ -158,6 +158,19 @@ def all_windows(blocks: Blocks) -> list[Windows]:
     return list(dict.fromkeys(windows for windows in found if windows is not None))
 
 
+def step_inputs(blocks: Blocks, index: Index) -> list[Tensor]:
+    """What a step is told of the tokens to compute: `chosen`, `stale` and `seats`.
+
+    Args:
+        blocks: The model's.
+        index: The tokens, of a single row.
+    """
+    chosen = index.positions
+    stale = torch.zeros(index.tokens).index_fill_(0, chosen, -torch.inf)
+    seats = (x for windows in all_windows(blocks) for x in windows.seats(index))
+    return [chosen, stale, *seats]
+
+
 def kept_shape(block: EventfulBlock, tokens: int, rows: int = 1) -> tuple[int, ...]:
     """The shape of a block's kept keys, and of its values, in frames of so many tokens."""
     windows = windows_of(block)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from eventful.runtimes.int8 import Samples, onnx_int8
+from eventful.runtimes.precision import Precision
 from eventful.runtimes.runtime import Graph, Runtime, imported, place
 
 
@@ -17,12 +19,19 @@ class OnnxRuntime(Runtime):
     """Compiles for the CPU, with as many threads as PyTorch has.
 
     Raises:
+        ValueError: bfloat16, which it has no operators for on a processor.
         ModuleNotFoundError: ONNX Runtime or onnxscript, which writes its graphs, is not installed.
     """
 
     name = "onnxruntime"
 
-    def __init__(self) -> None:
+    def __init__(self, precision: Precision = "float32") -> None:
+        super().__init__(precision)
+        if precision == "bfloat16":
+            raise ValueError(
+                "ONNX Runtime does not compute in bfloat16 on a processor; use "
+                "runtime='openvino', or precision='float32' or 'int8'"
+            )
         self._onnxruntime = imported("onnxruntime", "onnx")
 
     def _converted(self, program: ExportedProgram) -> Any:
@@ -31,6 +40,15 @@ class OnnxRuntime(Runtime):
         written = torch.onnx.export(program, dynamo=True, verbose=False)
         assert written is not None
         return written.model_proto.SerializeToString()
+
+    def quantized(self, models: dict[str, Any], samples: Samples | None) -> dict[str, Any]:
+        """Quantise weights, and activations by the range that each call finds."""
+        if samples is not None:
+            raise ValueError(
+                "ONNX Runtime's int8 finds the range of activations on every call, and calibrates "
+                "on nothing; leave calibrate out, or use runtime='openvino'"
+            )
+        return onnx_int8(models)
 
     def write(self, model: Any, path: Path) -> None:
         """Write ONNX."""

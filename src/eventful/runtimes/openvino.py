@@ -10,20 +10,31 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from eventful.runtimes.int8 import Samples, openvino_int8
+from eventful.runtimes.precision import Precision
 from eventful.runtimes.runtime import Graph, Runtime, imported, input_shapes, place
 
 
 class OpenVino(Runtime):
-    """Compiles for the CPU: float32 products, as many threads as PyTorch has.
+    """Compiles for the CPU, with as many threads as PyTorch has.
 
     Raises:
+        ValueError: bfloat16, on a processor that has no products of it.
         ModuleNotFoundError: OpenVINO is not installed.
     """
 
     name = "openvino"
 
-    def __init__(self) -> None:
+    def __init__(self, precision: Precision = "float32") -> None:
+        super().__init__(precision)
         self._openvino = imported("openvino", "openvino")
+        if precision == "bfloat16":
+            known = self._openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            if "BF16" not in known:
+                raise ValueError(
+                    f"this processor does not compute in bfloat16, OpenVINO finds "
+                    f"{', '.join(sorted(known))}; export with precision='float32' or 'int8'"
+                )
 
     def _converted(self, program: ExportedProgram) -> Any:
         """Convert a program with OpenVINO's own converter."""
@@ -32,6 +43,10 @@ class OpenVino(Runtime):
         names = [given.any_name for given in model.inputs]
         model.reshape({name: self._openvino.PartialShape(shapes[name]) for name in names})
         return model
+
+    def quantized(self, models: dict[str, Any], samples: Samples | None) -> dict[str, Any]:
+        """Quantise with NNCF: weights, and with samples activations too."""
+        return openvino_int8(models, samples)
 
     def write(self, model: Any, path: Path) -> None:
         """Write OpenVINO IR: an .xml and a .bin file."""
@@ -45,7 +60,7 @@ class OpenVino(Runtime):
         """Compile a model for the CPU."""
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         taken = [place(given.any_name) for given in model.inputs]

@@ -13,11 +13,18 @@ from torch.utils._pytree import tree_leaves
 from eventful.block.bindings import Blocks, binding, windows_of
 from eventful.block.state import KeysValues, Pass
 from eventful.ops import Index
-from eventful.runtimes.export import Subject, Tree, all_windows, check, kept_shape, trace
+from eventful.runtimes.export import (
+    Subject,
+    Tree,
+    all_windows,
+    check,
+    kept_shape,
+    step_inputs,
+    trace,
+)
+from eventful.runtimes.precision import LIMITS
 from eventful.runtimes.runtime import Graph, Runtime
 from eventful.runtimes.shared import Compiled, shared
-
-TOLERANCE = 1e-3  # relative, of the first frame's check: some hundred roundings of float32
 
 
 class Passes:
@@ -126,8 +133,7 @@ class Graphs:
         outputs: int,
     ) -> None:
         self._taps, self._blocks, self._outputs = taps, blocks, outputs
-        self._windows = all_windows(blocks)
-        self._slots = {windows: windows.slots() for windows in self._windows}
+        self._slots = {windows: windows.slots() for windows in all_windows(blocks)}
         self._graphs = graphs
 
     def run(self, tensors: Sequence[Tensor], work: Pass) -> list[Tensor]:
@@ -179,11 +185,9 @@ class Graphs:
         if len(chosen) == tokens:
             found = self._graphs["dense"](inputs)
         else:
-            stale = torch.zeros(tokens).index_fill_(0, chosen, -torch.inf)
-            own = Index(chosen, (len(chosen),), tokens)
-            seats = (x for windows in self._windows for x in windows.seats(own))
+            told = step_inputs(self._blocks, Index(chosen, (len(chosen),), tokens))
             pairs = (x for kv in kept for x in kv)
-            found = self._graphs["step"]([*inputs, chosen, stale, *seats, *shown, *pairs])
+            found = self._graphs["step"]([*inputs, *told, *shown, *pairs])
         outputs, rest = _cut(found, self._outputs)
         after, new = _cut(rest, len(self._taps))
         if work.keep and work.beside is None:
@@ -217,16 +221,20 @@ class Graphs:
         return kept.split(len(work.index.counts))[row]
 
 
-def hold(ours: Any, theirs: Any, what: str) -> None:
+def hold(ours: Any, theirs: Any, what: str, limit: float = LIMITS["float32"]) -> float:
     """Hold what graphs gave to what PyTorch did.
 
     Args:
         ours: Tensors in any structure.
         theirs: The same.
         what: Of which graphs, for the message.
+        limit: The largest relative error that rounding explains.
+
+    Returns:
+        The relative error.
 
     Raises:
-        ValueError: They differ by more than rounding.
+        ValueError: It is larger.
     """
     pairs = list(zip(_floats(ours), _floats(theirs), strict=True))
     for a, b in pairs:
@@ -236,12 +244,13 @@ def hold(ours: Any, theirs: Any, what: str) -> None:
                 f"batch run one by one, and this model compares or joins them; give each a stream "
                 f"of its own, or use runtime='torch'"
             )
-    off = [_off(a, b) for a, b in pairs]
-    if not max(off) <= TOLERANCE:
+    error = max(_off(a, b) for a, b in pairs)
+    if not error <= limit:
         raise ValueError(
-            f"{what} does not compute what PyTorch does: it is {max(off):.2g} off, relative, on "
+            f"{what} does not compute what PyTorch does: it is {error:.2g} off, relative, on "
             f"the first frame; use runtime='torch', and please report the model"
         )
+    return error
 
 
 def _cut(tensors: list[Tensor], place: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from eventful.runtimes.precision import Precision
+
 
 class Graph(ABC):
     """A compiled graph; to be run by one thread at a time."""
@@ -38,15 +40,34 @@ class Graph(ABC):
 class Runtime(ABC):
     """Compiles traced programs into graphs.
 
+    Args:
+        precision: What its graphs compute with.
+
     Attributes:
         name: As in `Stream(runtime=...)`.
     """
 
     name: ClassVar[str]
 
+    def __init__(self, precision: Precision = "float32") -> None:
+        self.precision: Precision = precision
+
     @abstractmethod
     def _converted(self, program: ExportedProgram) -> Any:
         """A program in the runtime's own form."""
+
+    @abstractmethod
+    def quantized(self, models: dict[str, Any], samples: Any) -> dict[str, Any]:
+        """Quantise what `convert` gave to int8.
+
+        Args:
+            models: By the names of their graphs.
+            samples: `Samples` to calibrate activations on; None without.
+
+        Raises:
+            ValueError: The runtime's own way to quantise does not calibrate.
+            ModuleNotFoundError: The tool is not installed; the message has the pip line.
+        """
 
     @abstractmethod
     def write(self, model: Any, path: Path) -> None:
