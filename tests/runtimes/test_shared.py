@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import eventful
+from eventful.runtimes import shared
 from eventful.runtimes.openvino import OpenVino
-from eventful.runtimes.shared import KEPT
 from tests.laws.frames import COSTS, WholePatches, flow_is, pixels
 from tests.zoo import build, clip, relative
 
@@ -71,6 +71,7 @@ def test_other_weights_methods_and_models_make_their_own(loads):
         model.blocks[1].mlp.fc1.weight.mul_(1.5)
     changed = stream_of(model)(frame)
     assert len(loads) == 9
+    assert len(shared._compiled[model][1]) == 1  # none of the weights before
     assert relative(changed, stream_of(model, "torch")(frame)) < 3e-5
     stream_of(eventful.convert(build("plain")))(frame)
     assert len(loads) == 12
@@ -85,9 +86,8 @@ def test_hooks_are_refused_although_others_made_the_graphs(loads):
 
 
 def test_they_go_with_the_model_and_few_are_kept(loads, monkeypatch):
-    monkeypatch.setattr("eventful.runtimes.shared.KEPT", 1)
+    monkeypatch.setattr(shared, "KEPT", 1)
     model, frame = eventful.convert(build("plain")), clip(1)[0]
-    assert KEPT > 1
     for method in ("forward", "forward_features", "forward"):
         stream_of(model, method=method)(frame)
     assert len(loads) == 9

@@ -127,7 +127,6 @@ def trace(
     blocks = subject.blocks.values()
     states = {name: binding(block).state for name, block in subject.blocks.items()}
     kept = [torch.zeros(kept_shape(block, tokens)) for block in blocks for _ in range(2)]
-    windows = all_windows(subject.blocks)
     given, tensors = Tree.of(dict(inputs))
     first = [_zeros(x), *map(_zeros, tensors)]
     taps = [torch.zeros(1, tokens, subject.blocks[name].dim) for name in form.taps]
@@ -137,14 +136,14 @@ def trace(
             binding(block).state = BlockState()
         args = subject, given, form, trees.append
         programs = {
-            "dense": _program(_Dense(*args, windows, tokens), first),
+            "dense": _program(_Dense(*args), first),
             "show": _program(_Show(*args), [*first, *taps]),
         }
         if form.keep:
             chosen, stale = torch.arange(_CHOSEN), torch.zeros(tokens)
-            sizes = _Sizes(len(first), tokens, windows)
+            sizes = _Sizes(len(first), tokens, all_windows(subject.blocks))
             some = [*first, chosen, stale, *sizes.seats(), *taps, *kept]
-            programs["step"] = _program(_Step(*args, windows), some, sizes)
+            programs["step"] = _program(_Step(*args), some, sizes)
     finally:
         subject.frame.work = work
         for name, block in subject.blocks.items():
@@ -244,6 +243,7 @@ class _Traced(nn.Module):
         super().__init__()
         self._subject, self._given, self._form = subject, given, form
         self._returned = returned
+        self._windows = all_windows(subject.blocks)
 
     def _run(self, inputs: Sequence[Tensor], work: Pass) -> list[Tensor]:
         x, *tensors = inputs
@@ -274,10 +274,10 @@ class _Traced(nn.Module):
 
 class _Dense(_Traced):
     def __init__(self, *args: Any) -> None:
-        *rest, windows, tokens = args
-        super().__init__(*rest)
-        everything = Index.everything(1, tokens)
-        self._seats = {one: one.seats(everything) for one in windows}  # looks at values: no graph
+        super().__init__(*args)
+        assert self._form.index is not None
+        everything = Index.everything(1, self._form.index.tokens)
+        self._seats = {w: w.seats(everything) for w in self._windows}  # looks at values: no graph
 
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         fresh = {"shown": {}, "outputs": {}, "tokens": None}
@@ -297,10 +297,6 @@ class _Show(_Traced):
 
 
 class _Step(_Traced):
-    def __init__(self, *args: Any) -> None:
-        *rest, self._windows = args
-        super().__init__(*rest)
-
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         inputs, (chosen, stale, *rest) = self._inputs(tensors)
         seats, rest = rest[: 4 * len(self._windows)], rest[4 * len(self._windows) :]

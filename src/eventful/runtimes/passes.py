@@ -81,8 +81,8 @@ class Passes:
             programs, output = trace(subject, x, inputs, work)
             return Compiled({name: runtime.compile(p) for name, p in programs.items()}, output)
 
-        everything = runtime.name, subject.method, tuple(subject.blocks), key, subject.weights()
-        graphs, output = shared(subject.model, everything, compiled)
+        everything = runtime.name, subject.method, tuple(subject.blocks), key
+        graphs, output = shared(subject.model, subject.weights(), everything, compiled)
         taps = [name for name in subject.blocks if name in (work.taps or ())]
         twins = {name: graph.twin() for name, graph in graphs.items()}
         return Graphs(twins, taps, subject.blocks, len(output.places)), output

@@ -27,20 +27,26 @@ class Compiled(NamedTuple):
     output: Tree
 
 
-_compiled: WeakKeyDictionary[nn.Module, dict[Hashable, Compiled]] = WeakKeyDictionary()
+_compiled: WeakKeyDictionary[nn.Module, tuple[Hashable, dict[Hashable, Compiled]]]
+_compiled = WeakKeyDictionary()  # with the state of the weights
 _lock = threading.Lock()
 
 
-def shared(model: nn.Module, key: Hashable, make: Callable[[], Compiled]) -> Compiled:
+def shared(
+    model: nn.Module, weights: Hashable, key: Hashable, make: Callable[[], Compiled]
+) -> Compiled:
     """Graphs of a model: those that another stream had made, or new ones.
 
     Args:
         model: The model. Its graphs go with it.
+        weights: The state of its weights. Graphs of another state go, too.
         key: Everything else that they depend on.
         make: Makes them. Other streams wait meanwhile.
     """
     with _lock:
-        known = _compiled.setdefault(model, {})
+        before, known = _compiled.get(model, (weights, {}))
+        known = known if before == weights else {}
+        _compiled[model] = weights, known
         found = known[key] = known.pop(key, None) or make()
         while len(known) > KEPT:
             del known[next(iter(known))]
